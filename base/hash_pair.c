@@ -79,7 +79,8 @@ SHA_TARGET static inline __attribute__((always_inline)) void chain_rounds(struct
     __m128i m;
 
     if (i < 4) {
-        m = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i)), swap);
+        m = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(p + (size_t)16 * i)),
+                             swap);
     } else {
         const __m128i w3 = c->w[(i + 3) & 3], w2 = c->w[(i + 2) & 3];
 
@@ -88,7 +89,7 @@ SHA_TARGET static inline __attribute__((always_inline)) void chain_rounds(struct
         m = _mm_sha256msg2_epu32(m, w3);
     }
     c->w[i & 3] = m;
-    m = _mm_add_epi32(m, _mm_loadu_si128((const __m128i *)(const void *)(sha_k + 4 * i)));
+    m = _mm_add_epi32(m, _mm_loadu_si128((const __m128i *)(const void *)(sha_k + (size_t)4 * i)));
     c->cdgh = _mm_sha256rnds2_epu32(c->cdgh, c->abef, m);
     m = _mm_shuffle_epi32(m, 0x0E);
     c->abef = _mm_sha256rnds2_epu32(c->abef, c->cdgh, m);
@@ -291,7 +292,7 @@ void hash_pair_final(struct hash_pair *h, int lane, struct digest *out)
     for (int i = 0; i < 8; i++) {
         const uint32_t word = htobe32(l->h[i]);
 
-        memcpy(out->b + 4 * i, &word, sizeof(word));
+        memcpy(out->b + (size_t)4 * i, &word, sizeof(word));
     }
 }
 

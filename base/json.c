@@ -534,7 +534,8 @@ enum err_code json_name_unescape(struct buf *out, const char *escaped, size_t n,
     bool good = decode_name(out, escaped, n);
 
     if (good && !out->failed) {
-        json_name_escape(&again, out->p + before, out->n - before);
+        /* An empty buffer has no bytes to point into. */
+        json_name_escape(&again, out->p ? out->p + before : "", out->n - before);
         good = !again.failed && again.n == n && (n == 0 || memcmp(again.p, escaped, n) == 0);
     }
     if (!good)
