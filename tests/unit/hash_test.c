@@ -185,5 +185,27 @@ TEST(crc32c_is_the_same_in_every_way)
         }
 }
 
+/* Long ones are taken in three stretches side by side: lengths around one, two and three rounds of that. */
+TEST(crc32c_of_long_messages_is_the_same)
+{
+    static unsigned char bytes[3 * 12288 + 50];
+    uint32_t seed = 2;
+
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        seed = seed * 1664525 + 1013904223;
+        bytes[i] = (unsigned char)(seed >> 24);
+    }
+    for (size_t start = 0; start < 3; start++)
+        for (size_t rounds = 1; rounds <= 3; rounds++)
+            for (size_t extra = 0; extra < 40; extra += 3) {
+                const size_t n = rounds * 12288 + extra - 10;
+                const uint32_t expected = crc_by_bits(7, bytes + start, n);
+
+                EXPECT_EQ(crc32c(7, bytes + start, n), expected);
+                EXPECT_EQ(crc32c_portable(7, bytes + start, n), expected);
+            }
+}
+
 RUN(sha256_has_the_standard_values, sha256_goes_on_and_starts_again, digests_are_written_and_read,
-    other_texts_are_no_digests, crc32c_has_the_standard_values, crc32c_is_the_same_in_every_way)
+    other_texts_are_no_digests, crc32c_has_the_standard_values, crc32c_is_the_same_in_every_way,
+    crc32c_of_long_messages_is_the_same)
