@@ -1,0 +1,32 @@
+/* The one list of commands, in the order in which help shows them. */
+#include "orchestrator/cli/commands.h"
+
+const struct cli_command *const cli_commands[] = {
+    &cli_init,
+    &cli_run,
+    &cli_checkout,
+    &cli_check,
+    &cli_graph,
+    &cli_schema,
+    &cli_store_add,
+    &cli_store_get,
+    &cli_store_cat,
+    &cli_store_ls,
+    &cli_store_stat,
+    &cli_store_du,
+    &cli_store_fsck,
+    &cli_store_check,
+    &cli_store_pack,
+    &cli_store_gc,
+    &cli_store_rebuild,
+    &cli_store_push,
+    &cli_store_pull,
+    &cli_store_action_put,
+    &cli_store_action_get,
+    &cli_ref_set,
+    &cli_ref_ls,
+    &cli_ref_rm,
+    &cli_help,
+    &cli_version,
+    NULL,
+};
