@@ -157,8 +157,6 @@ static bool file_stays(struct merge *m, const struct pack_entry *e)
     struct stat info;
     enum err_code rc;
 
-    if (find_cold(m->c, &e->id))
-        return false;
     loose_name(&e->id, name);
     rc = os_stat_at(m->c->st->loose, name, &info, &err);
     if (rc && rc != ERR_NOT_FOUND && m->err.code == OK)
@@ -167,7 +165,8 @@ static bool file_stays(struct merge *m, const struct pack_entry *e)
 }
 
 /* An object counts here when the index reads it from here; copies of it elsewhere are left behind.  An announcement counts as long as
- * its file stays, since other objects' chunks may be slices of it. */
+ * its file is there, since other objects' chunks may be slices of it; also when the file is being packed in this very run, because only
+ * keep_if_sliced, later, knows whether it goes. */
 static bool is_wanted(void *arg, const struct pack_entry *e)
 {
     struct merge *m = arg;

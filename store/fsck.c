@@ -238,12 +238,59 @@ static enum err_code catch_up(struct fsck *f, struct err *err)
     return rc;
 }
 
+/* One read of each table that is used below.  The child opened the environment afresh; ours was open before the
+ * damage, and LMDB finds a table whose flags changed meanwhile only in the process that knew the old ones. */
+static enum err_code read_tables(struct index *ix, struct err *err)
+{
+    struct digest cursor = {{0}}, id;
+    struct pack_row *packs = NULL;
+    struct action_row *actions = NULL;
+    struct ref_row *refs = NULL;
+    struct touch_row *touches = NULL;
+    struct lease_row *leases = NULL;
+    struct loc loc;
+    bool started = false;
+    size_t n;
+    enum err_code rc = index_scan(ix, &cursor, &started, &id, &loc, 1, &n, err);
+
+    if (!rc)
+        rc = index_packs(ix, &packs, &n, err);
+    if (!rc)
+        rc = index_actions(ix, &actions, &n, err);
+    if (!rc)
+        rc = index_refs(ix, STR(""), REF_ALL, &refs, &n, err);
+    if (!rc)
+        rc = index_touches(ix, &touches, &n, err);
+    if (!rc)
+        rc = index_leases(ix, &leases, &n, err);
+    free(packs);
+    free(actions);
+    free(refs);
+    free(touches);
+    free(leases);
+    return rc;
+}
+
+static enum err_code check_tables(struct fsck *f, struct err *err)
+{
+    const enum err_code rc = read_tables(f->st->index, err);
+
+    if (rc != ERR_DAMAGED)
+        return rc;
+    fsck_found(f, FOUND_INDEX, NULL, NULL, "%s", err->text);
+    f->index_bad = f->index_unusable = true;
+    *err = (struct err)ERR_INIT;
+    return OK;
+}
+
 static enum err_code look(struct fsck *f, struct err *err)
 {
     enum err_code rc;
 
     /* First: it forks, and there are no threads yet; and it says whether we may touch the index at all. */
     rc = fsck_index(f, err);
+    if (!rc && !f->index_unusable)
+        rc = check_tables(f, err);
     if (!rc && f->o->repair && !f->index_unusable)
         rc = catch_up(f, err);
     if (!rc)
