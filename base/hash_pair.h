@@ -33,6 +33,7 @@ void hash_pair_update(struct hash_pair *h, const void *p0, size_t n0, const void
 void hash_pair_final(struct hash_pair *h, int lane, struct digest *out);
 void hash_pair_release(struct hash_pair *h); /* fine on zeroed storage */
 /* Two messages, start to end. */
-void hash_pair_of(const void *p0, size_t n0, struct digest *d0, const void *p1, size_t n1, struct digest *d1);
+void hash_pair_of(const void *p0, size_t n0, struct digest *d0, const void *p1, size_t n1,
+                  struct digest *d1);
 
 #endif

@@ -285,13 +285,9 @@ static enum err_code check_tables(struct fsck *f, struct err *err)
 
 static enum err_code look(struct fsck *f, struct err *err)
 {
-    enum err_code rc;
+    enum err_code rc = OK;
 
-    /* First: it forks, and there are no threads yet; and it says whether we may touch the index at all. */
-    rc = fsck_index(f, err);
-    if (!rc && !f->index_unusable)
-        rc = check_tables(f, err);
-    if (!rc && f->o->repair && !f->index_unusable)
+    if (f->o->repair && !f->index_unusable)
         rc = catch_up(f, err);
     if (!rc)
         rc = fsck_packs(f, err);
@@ -309,7 +305,7 @@ static enum err_code look(struct fsck *f, struct err *err)
     return rc ? rc : fsck_paths(f, err);
 }
 
-static enum err_code look_and_repair(struct fsck *f, struct err *err)
+enum err_code fsck_rest(struct fsck *f, struct err *err)
 {
     enum err_code rc;
 
@@ -370,8 +366,11 @@ enum err_code store_fsck(struct store *st, const struct fsck_options *o, struct 
     CHECK(!o || o->parts <= 1 || (o->part >= 0 && o->part < o->parts));
     fsck_begin(&f, st, o, out);
     rc = store_lock_gc(st, &lock, err);
+    /* First: it forks, and there are no threads yet; and it says whether we may touch the index at all. */
     if (!rc)
-        rc = look_and_repair(&f, err);
+        rc = fsck_index(&f, err);
+    if (!rc)
+        rc = fsck_rest(&f, err);
     if (!rc)
         rc = verdict(out, err);
     os_close_quiet(&lock);

@@ -40,7 +40,9 @@ struct side {
 struct comparison {
     struct store *st;
     struct side live, fresh;
+    struct idlist condemned; /* packs that a gc, killed perhaps, is deleting: the index does not count them any more */
     bool moved; /* somebody committed while we looked */
+    bool behind; /* there are packs that the index does not know yet, or not any more */
     struct buf out;
     int lines;
 };
@@ -146,8 +148,8 @@ static enum err_code differs(struct comparison *c, const struct digest *id, cons
     /* The pack is newer than the fresh index, or damaged, or gone; or it is being merged. */
     if (from && (!idlist_has(&c->fresh.names, from) || !idlist_has(&c->live.names, from)))
         return OK;
-    /* Sealed, and not known to the index yet. */
-    if (to && !idlist_has(&c->live.names, to))
+    /* Sealed, and not known to the index yet; or on its way out. */
+    if (to && (!idlist_has(&c->live.names, to) || idlist_has(&c->condemned, to)))
         return OK;
     /* Its loose file is gone: the rows are looked at by fsck_places. */
     if (live && !fresh && live->type == LOC_SLICE)
@@ -206,7 +208,7 @@ static void compare_stamps(struct comparison *c, const char *what, int64_t live,
 
     if (live == fresh && same)
         return;
-    if (live > fresh && c->moved)
+    if ((live > fresh && c->moved) || (live < fresh && c->behind))
         return; /* set just now */
     snprintf(text, sizeof(text),
              live > fresh   ? "no pack holds the record of %.400s any more"
@@ -272,8 +274,9 @@ static enum err_code compare_refs(struct comparison *c, struct err *err)
 }
 
 /* Every page that a row is on, also of the tables that are not compared. */
-static enum err_code read_all(struct index *ix, struct err *err)
+static enum err_code read_all(struct comparison *c, struct err *err)
 {
+    struct index *ix = c->live.ix;
     struct condemned condemned = {0};
     struct touch_row *touches = NULL;
     struct lease_row *leases = NULL;
@@ -291,6 +294,10 @@ static enum err_code read_all(struct index *ix, struct err *err)
     if (!rc)
         rc = index_condemned(ix, &condemned, err);
     os_close_quiet(&fd);
+    for (size_t i = 0; !rc && i < condemned.pack_count; i++)
+        idlist_add(&c->condemned, &condemned.packs[i]);
+    idlist_sort(&c->condemned);
+    c->behind = condemned.pack_count + condemned.loose_count > 0;
     free(touches);
     free(leases);
     free(condemned.packs);
@@ -307,7 +314,7 @@ static enum err_code rebuild_and_compare(struct comparison *c, const char *live,
 
     rc = side_open(&c->live, live, err);
     if (!rc)
-        rc = read_all(c->live.ix, err);
+        rc = read_all(c, err);
     if (!rc)
         rc = index_stat(c->live.ix, &before, err);
     if (!rc)
@@ -318,6 +325,8 @@ static enum err_code rebuild_and_compare(struct comparison *c, const char *live,
     if (!rc)
         rc = index_stat(c->live.ix, &after, err);
     c->moved = before.commits != after.commits;
+    for (size_t i = 0; !rc && i < c->fresh.names.n; i++)
+        c->behind = c->behind || !idlist_has(&c->live.names, &c->fresh.names.v[i]);
     if (!rc)
         rc = compare_objects(c, err);
     if (!rc)

@@ -70,6 +70,8 @@ MUST_USE enum err_code fsck_packs(struct fsck *f, struct err *err);
 MUST_USE enum err_code fsck_loose(struct fsck *f, struct err *err);
 /* Compares the index with a fresh one; sets index_bad. */
 MUST_USE enum err_code fsck_index(struct fsck *f, struct err *err);
+/* All the rest, in its order, repair included. */
+MUST_USE enum err_code fsck_rest(struct fsck *f, struct err *err);
 /* Rows of the index against what is there: packs, loose files. */
 MUST_USE enum err_code fsck_places(struct fsck *f, struct err *err);
 /* Fills in part_of of every problem that is about an object. */

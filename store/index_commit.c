@@ -173,17 +173,46 @@ static enum err_code refuse_lost(struct view *v, const struct job *job, struct e
     return rc;
 }
 
-static enum err_code verify_reused(struct view *v, const struct index_commit *c, struct err *err)
+static bool is_own(const struct job *job, const struct loc *l)
 {
+    for (size_t i = 0; i < job->pack_count; i++)
+        if (job->packs[i].number == l->pack)
+            return true;
+    return false;
+}
+
+/* Is there a place of the object, not in the packs of this commit, that may be relied on?  A recipe
+ * that came with the commit must not vouch for the very bytes that it was going to reuse. */
+static enum err_code is_elsewhere(struct view *v, const struct job *job, const struct digest *id,
+                                  bool *elsewhere, struct err *err)
+{
+    struct loc best, *others;
+    size_t n;
+    enum err_code rc = loc_best(v, id, &best, err);
+
+    *elsewhere = !rc && best.type != 0 && !is_own(job, &best);
+    if (rc || best.type == 0 || *elsewhere)
+        return rc;
+    rc = loc_others(v, id, &others, &n, err);
+    for (size_t i = 0; i < n && !rc && !*elsewhere; i++)
+        if (!is_own(job, &others[i]))
+            rc = loc_visible(v, id, &others[i], elsewhere, err);
+    free(others);
+    return rc;
+}
+
+static enum err_code verify_reused(struct view *v, const struct job *job, struct err *err)
+{
+    const struct index_commit *c = job->c;
     char hex[DIGEST_HEX + 1];
-    struct loc l;
+    bool elsewhere;
 
     for (size_t i = 0; i < c->reused_count; i++) {
-        const enum err_code rc = loc_best(v, &c->reused[i], &l, err);
+        const enum err_code rc = is_elsewhere(v, job, &c->reused[i], &elsewhere, err);
 
         if (rc)
             return rc;
-        if (l.type)
+        if (elsewhere)
             continue;
         digest_hex(&c->reused[i], hex);
         return err_set(err, ERR_CHANGED, "object %s, found before, was deleted by a gc meanwhile",
@@ -261,8 +290,8 @@ static enum err_code write_numbers(struct view *v, void *arg, struct err *err)
     return rc ? rc : number_packs(v, job, false, err);
 }
 
-/* Between two batches a gc without grace may have met the packs, and deleted them: rows that name a number which is no longer theirs
- * must not be written. */
+/* Between two batches a gc without grace may have met the packs, and deleted them: rows that name a
+ * number which is no longer theirs must not be written. */
 static enum err_code refuse_renumbered(struct view *v, const struct job *job, struct err *err)
 {
     char hex[DIGEST_HEX + 1];
@@ -287,8 +316,7 @@ static enum err_code write_batch(struct view *v, void *arg, struct err *err)
     const struct job *job = arg;
     enum err_code rc = refuse_renumbered(v, job, err);
 
-    return rc ? rc
-              : put_objects(v, job, job->objects_done, job->objects_done + job->batch, err);
+    return rc ? rc : put_objects(v, job, job->objects_done, job->objects_done + job->batch, err);
 }
 
 static enum err_code write_last(struct view *v, void *arg, struct err *err)
@@ -306,7 +334,7 @@ static enum err_code write_last(struct view *v, void *arg, struct err *err)
     if (!rc)
         rc = put_loose(v, job, err);
     if (!rc)
-        rc = verify_reused(v, c, err);
+        rc = verify_reused(v, job, err);
     if (!rc)
         rc = put_binds(v, job, err);
     for (size_t i = 0; i < job->j.ref_count && !rc; i++)
@@ -341,6 +369,8 @@ static enum err_code look_up_packs(struct index *ix, struct job *job, size_t *ba
     for (size_t i = 0; i < job->pack_count && !rc; i++) {
         rc = pack_number(&v, &job->packs[i].name, &number, &complete, &found, err);
         job->packs[i].known = !rc && found && complete;
+        if (job->packs[i].known)
+            job->packs[i].number = number;
     }
     if (!rc)
         rc = batch_rows(&v, DB_OBJECT, batch, err);
@@ -557,7 +587,8 @@ static enum err_code sync_group(struct index *ix, struct sync *s, struct err *er
     }
     if (!rc && job.pack_count > 0) {
         rc = look_up_packs(ix, &job, &batch, err);
-        /* What they say is in the journal already: one that another process has merged since is merged again, under its number. */
+        /* What they say is in the journal already: one that another process has merged since is
+         * merged again, under its number. */
         for (size_t i = 0; i < job.pack_count; i++)
             job.packs[i].known = false;
         if (!rc)

@@ -131,6 +131,7 @@ static enum err_code read_file(struct ingest *g, int dir, const char *path, cons
 
         /* The row is about the file that was read, not the one that had the name before. */
         rc = os_stat(fd, &now, err);
+        g->remote = is_remote(fd);
         if (!rc && writer_same_file(st, &now))
             ingest_remember(g, &now, &out->digest, start_ns);
     }

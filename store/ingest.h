@@ -2,7 +2,8 @@
  *
  * Files are stat-ed, looked up in the memo (an unchanged file is never hashed twice; git's racy rule: a file whose mtime or ctime is not
  * clearly older than the moment it was hashed is not remembered), and the rest is read by st->threads threads.  Directories become trees bottom-up.  Mode: owner's
- * executable bit only.  Links must stay inside (tree.h).  Sockets, devices and fifos are ERR_INPUT.
+ * executable bit only.  Links must stay inside (tree.h).  Sockets, devices and fifos are ERR_INPUT.  A directory that gains or loses entries
+ * meanwhile is ERR_CHANGED, like a file that is written to.
  *
  * Life:     store_add does all: writer, commit, retry on ERR_CHANGED from a racing gc (up to 3 times).
  * Owns:     nothing afterwards.

@@ -42,6 +42,7 @@ struct folder {
     int fd;
     int depth;
     char *path;
+    struct stat before; /* when it was opened */
     struct tree tree;
     struct stat *stats; /* of the entries, in the tree's order, while the walker is here */
     atomic_size_t open; /* children that are not complete, and the walker */
@@ -101,12 +102,30 @@ static char *path_of(const struct folder *f, const char *name)
     return path;
 }
 
+/* Its entries are what they were when they were listed. */
+static enum err_code check_unchanged(const struct folder *f, struct err *err)
+{
+    struct stat now;
+    enum err_code rc = os_stat(f->fd, &now, err);
+
+    if (!rc && !writer_same_file(&f->before, &now))
+        rc = err_set(err, ERR_CHANGED,
+                     "files were added to or removed from %s while it was being read; add it when "
+                     "nobody writes to it",
+                     f->path);
+    return rc;
+}
+
 static enum err_code encode_folder(struct folder *f, struct digest *id, int64_t *size,
                                    struct err *err)
 {
     struct buf manifest;
     enum err_code rc;
 
+    *size = 0;
+    rc = check_unchanged(f, err);
+    if (rc)
+        return rc;
     buf_init(&manifest, TREE_BYTES_MAX);
     rc = tree_encode(&f->tree, &manifest, err);
     if (!rc)
@@ -176,10 +195,10 @@ static enum err_code put_alone(struct folder *f, size_t place, struct err *err)
     const char *name = f->tree.entries[place].name.p;
     char *path = path_of(f, name);
     const int64_t start_ns = os_now_ns();
-    struct digest id;
+    struct digest id = {{0}};
+    int64_t size = 0;
     struct stat st;
     enum err_code rc;
-    int64_t size;
     int fd = -1;
 
     if (g->o->how == INGEST_ADOPT) {
@@ -196,6 +215,8 @@ static enum err_code put_alone(struct folder *f, size_t place, struct err *err)
     if (!rc)
         ingest_remember(g, &st, &id, start_ns);
 out:
+    if (rc == ERR_NOT_FOUND)
+        rc = writer_changed(path, err);
     if (!rc)
         file_done(f, place, &id, size);
     os_close_quiet(&fd);
@@ -240,22 +261,21 @@ static enum err_code read_one(struct folder *f, size_t place, struct reading *r,
     uint8_t *at = r->small->read + r->used;
     enum err_code rc;
     int fd = -1;
-    size_t n;
+    size_t n = 0;
 
     rc = os_open(f->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, &fd, err);
-    if (rc)
-        return rc;
-    rc = small_read(fd, name, at, SMALL_READ_BYTES - r->used, &r->stats[r->count], &n, err);
+    if (!rc)
+        rc = small_read(fd, name, at, SMALL_READ_BYTES - r->used, &r->stats[r->count], &n, err);
     os_close_quiet(&fd);
     *fits = rc != ERR_LIMIT;
     if (!*fits)
         return OK;
-    if (rc == ERR_CHANGED || rc == ERR_INPUT) {
+    if (rc == ERR_CHANGED || rc == ERR_NOT_FOUND || rc == ERR_INPUT) {
         /* Messages name the whole path; building it for every file would cost more than its hash. */
         char *path = path_of(f, name);
 
-        rc = rc == ERR_CHANGED ? writer_changed(path, err)
-                               : err_set(err, rc, "%s is not a readable regular file", path);
+        rc = rc == ERR_INPUT ? err_set(err, rc, "%s is not a readable regular file", path)
+                             : writer_changed(path, err);
         free(path);
     }
     if (rc)
@@ -400,7 +420,9 @@ static enum err_code list_folder(struct folder *f, struct err *err)
     enum err_code rc;
     size_t count;
 
-    rc = os_list(f->fd, &entries, &count, err);
+    rc = os_stat(f->fd, &f->before, err);
+    if (!rc)
+        rc = os_list(f->fd, &entries, &count, err);
     if (rc)
         return rc;
     if (count > TREE_ENTRIES_MAX)
@@ -507,6 +529,8 @@ static enum err_code walk_down(struct folder *f, size_t place, struct err *err)
                        "%s/%s is the store itself; add a folder that does not contain it", f->path,
                        name);
     rc = os_open(f->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, &fd, err);
+    if (rc == ERR_NOT_FOUND)
+        rc = writer_changed(f->path, err);
     if (rc)
         return rc;
     atomic_fetch_add(&f->open, 1);

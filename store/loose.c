@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/os.h"
-#include "store/pack_cache.h"
 
 #define HASH_STEP ((size_t)1 << 18)
 #define PUBLISH_TRIES 4 /* each needs a gc or a repair at the same name in the same moment */
@@ -206,70 +205,19 @@ enum err_code loose_sync(struct store *st, const uint8_t dirs[32], struct err *e
 
 /* ---- taking away ------------------------------------------------------------------------------- */
 
-/* Is this slice one of the file's?  Several records may have announced it. */
-static enum err_code cut_from(struct store *st, const struct loc *loc, const struct digest *id,
-                              bool *is, struct err *err)
-{
-    struct pack *pack = NULL;
-    struct pack_entry e;
-    enum err_code rc;
-
-    rc = pack_cache_get(st, loc->pack, &pack, err);
-    if (!rc)
-        rc = pack_read_header(pack, loc->off, &e, err);
-    *is = !rc && digest_eq(&e.id, id);
-    pack_cache_put(st, pack);
-    return rc;
-}
-
-/* The file, if the index offers it, and those of its chunks that are read from it. */
-static enum err_code collect(struct store *st, const struct digest *id, struct digest **gone,
-                             size_t *count, struct err *err)
-{
-    const struct record *r = NULL;
-    struct loc loc, *locs = NULL;
-    enum err_code rc;
-
-    rc = index_get(st->index, id, 1, &loc, err);
-    if (rc || loc.type != LOC_LOOSE)
-        return rc;
-    rc = record_get(st, loc.pack, loc.off, &r, err);
-    if (rc)
-        return rc;
-    *gone = mem_alloc((r->count + 1) * sizeof(**gone));
-    locs = mem_alloc((r->count + 1) * sizeof(*locs));
-    (*gone)[0] = *id;
-    for (size_t i = 0; i < r->count; i++)
-        (*gone)[i + 1] = r->chunks[i].id;
-    rc = index_get(st->index, *gone, r->count + 1, locs, err);
-    *count = 1;
-    for (size_t i = 1; !rc && i <= r->count; i++) {
-        bool is = false;
-
-        if (locs[i].type == LOC_SLICE)
-            rc = cut_from(st, &locs[i], id, &is, err);
-        if (is)
-            (*gone)[(*count)++] = (*gone)[i];
-    }
-    free(locs);
-    record_put(st, r);
-    return rc;
-}
-
-/* The index must not offer what is not there: a new add of the same bytes would be taken for a duplicate of them. */
+/* The index must not offer what is not there: a new add of the same bytes would be taken for a duplicate of them.  A packed copy goes
+ * on being offered; the slices that were read from the file go with it. */
 static enum err_code forget(struct store *st, const struct digest *id, struct err *err)
 {
-    struct digest *gone = NULL;
-    size_t count = 0;
+    struct loc loc;
     enum err_code rc;
 
     if (!st->index || st->mode != STORE_WRITE)
         return OK;
-    rc = collect(st, id, &gone, &count, err);
-    if (!rc && count > 0)
-        rc = index_drop_objects(st->index, gone, count, err);
-    free(gone);
-    return rc;
+    rc = index_get(st->index, id, 1, &loc, err);
+    if (rc || loc.type != LOC_LOOSE)
+        return rc;
+    return index_drop_objects(st->index, id, 1, err);
 }
 
 enum err_code loose_quarantine(struct store *st, const struct digest *id, struct err *err)

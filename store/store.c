@@ -443,6 +443,7 @@ static enum err_code finish_gc(struct store *st, struct err *err)
 {
     struct index_stat stat;
     enum err_code rc;
+    int64_t merged;
     int lock = -1;
 
     rc = index_stat(st->index, &stat, err);
@@ -454,6 +455,9 @@ static enum err_code finish_gc(struct store *st, struct err *err)
     /* What was used within the grace period is put back: keeping too much costs only space. */
     if (!rc)
         rc = gc_finish_condemned(st, os_now_ns() - st->config.grace_s * 1000000000, err);
+    /* Packs that announce a file which was condemned had to wait. */
+    if (!rc)
+        rc = index_sync(st->index, st->packs, &merged, err);
     os_close_quiet(&lock);
     return rc;
 }

@@ -22,7 +22,8 @@
 #define STREAM_CHUNKS 1024 /* cut but not yet taken, at most */
 
 struct stream_chunk {
-    const uint8_t *p; /* aligned to STREAM_PAGE like off; the bytes before it are still there from the last such boundary on */
+    const uint8_t *
+        p; /* aligned to STREAM_PAGE like off; the bytes before it are still there from the last such boundary on */
     int64_t off;
     uint32_t len;
     enum hint hint;
@@ -33,11 +34,13 @@ struct stream;
 MUST_USE enum err_code stream_new(struct stream **out, struct err *err);
 void stream_free(struct stream *s); /* NULL is fine */
 /* fd and cutter stay the caller's, and in use until stream_finish or stream_stop. */
-MUST_USE enum err_code stream_start(struct stream *s, int fd, int64_t size, struct cutter *cutter, struct err *err);
+MUST_USE enum err_code stream_start(struct stream *s, int fd, int64_t size, struct cutter *cutter,
+                                    struct err *err);
 /* Reads until the ring is full, without waiting for anything. */
 MUST_USE enum err_code stream_prime(struct stream *s, struct err *err);
 /* The next chunks, in order, hashed.  Waits until there are want of them (>= 1), or no more fit or follow.  *count = 0 at the end. */
-MUST_USE enum err_code stream_take(struct stream *s, size_t want, const struct stream_chunk **chunks, size_t *count,
+MUST_USE enum err_code stream_take(struct stream *s, size_t want,
+                                   const struct stream_chunk **chunks, size_t *count,
                                    struct err *err);
 /* After the end: the digest of all bytes. */
 void stream_finish(struct stream *s, struct digest *whole);

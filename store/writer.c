@@ -607,6 +607,8 @@ static enum err_code put_small_file(struct writer *w, int fd, const char *path, 
     if (rc)
         return rc;
     rc = small_read(fd, path, s->read, SMALL_READ_BYTES, &before, &item.n, err);
+    if (rc == ERR_LIMIT) /* it was small a moment ago */
+        rc = writer_changed(path, err);
     if (!rc) {
         item.p = s->read;
         rc = small_items(w, s, &item, 1, err);

@@ -2,9 +2,9 @@
  *
  * Life:     writer_open -> put ... (from any threads) -> writer_commit -> more puts, or writer_release, which gives up what was not
  *           committed.  Digests are final when a put returns; nothing is durable or visible before writer_commit returns OK.
- * Owns:     open pack writers, the list of ids written and reused in this session (about 50 bytes each; a session that wrote
- *           WRITER_IDS_MAX ids commits by itself, harmlessly: objects without a root are only garbage), buffers of at most
- *           WRITER_MEMORY_MAX bytes whatever the files' sizes.
+ * Owns:     open pack writers, the list of ids written and reused in this session (about 50 bytes each; a session with WRITER_IDS_MAX
+ *           of them, or 4 GiB of full packs, commits these by itself, harmlessly: objects without a root are only garbage),
+ *           buffers of at most WRITER_MEMORY_MAX bytes whatever the files' sizes.
  * Threads:  puts from any thread at once; open, commit, release from one.
  * Errors:   ERR_CHANGED an input changed while it was being read (size, mtime or ctime differ afterwards); ERR_FULL; ERR_LIMIT.
  *           After any error but ERR_CHANGED and ERR_INPUT the session is over: only writer_release.

@@ -69,40 +69,50 @@ static enum err_code folder_path(int dir, struct buf *out, struct err *err)
     return os_readlink(AT_FDCWD, link, out, err);
 }
 
-static enum err_code note_source(struct writer *w, int dir, const char *name,
-                                 const struct stat *info, bool moved, struct err *err)
+/* Everything about it that can fail comes before the file is touched; the note counts once it is kept. */
+static enum err_code make_note(int dir, const char *name, const struct stat *info, bool moved,
+                               struct adopt_note *out, struct err *err)
 {
-    struct adopt_note note = {
+    enum err_code rc;
+    struct buf path;
+
+    *out = (struct adopt_note){
         .dev = info->st_dev,
         .ino = info->st_ino,
         .moved = moved,
         .mode = info->st_mode & 07777,
         .mtime_ns = info->st_mtim.tv_sec * NS_PER_S + info->st_mtim.tv_nsec,
     };
-    enum err_code rc;
-    struct buf path;
-
     buf_init(&path, PATH_MAX);
     rc = folder_path(dir, &path, err);
     if (rc) {
         buf_release(&path);
         return rc;
     }
-    note.dir = buf_take(&path);
-    note.name = mem_strdup(name);
+    out->dir = buf_take(&path);
+    out->name = mem_strdup(name);
+    return OK;
+}
+
+static void drop_note(struct adopt_note *n)
+{
+    free(n->dir);
+    free(n->name);
+    *n = (struct adopt_note){0};
+}
+
+static void keep_note(struct writer *w, const struct adopt_note *n)
+{
     writer_lock(w);
     w->adopted = writer_roomy(w->adopted, w->adopt_count, &w->adopt_cap, sizeof(*w->adopted));
-    w->adopted[w->adopt_count++] = note;
+    w->adopted[w->adopt_count++] = *n;
     writer_unlock(w);
-    return OK;
 }
 
 static void free_notes(struct writer *w)
 {
-    for (size_t i = 0; i < w->adopt_count; i++) {
-        free(w->adopted[i].dir);
-        free(w->adopted[i].name);
-    }
+    for (size_t i = 0; i < w->adopt_count; i++)
+        drop_note(&w->adopted[i]);
     free(w->adopted);
     w->adopted = NULL;
     w->adopt_count = w->adopt_cap = 0;
@@ -179,69 +189,77 @@ static bool link_refused(enum err_code rc, const struct err *err)
 }
 
 /* Hash the file under its name in tmp/ and keep it there for the commit. */
-static enum err_code hash_in_place(struct writer *w, const struct large_source *source, int dir,
-                                   const char *name, const struct stat *info, struct digest *out,
-                                   struct err *err)
+static enum err_code hash_in_place(struct writer *w, const struct large_source *source,
+                                   const struct stat *info, struct digest *out, struct err *err)
 {
     struct large_source from = *source;
+    struct err ignored = ERR_INIT;
     struct stat linked, before;
     enum err_code rc;
 
     rc = os_stat_at(w->st->tmp, from.tmp, &linked, err);
     if (!rc && (linked.st_ino != info->st_ino || linked.st_dev != info->st_dev))
-        return writer_changed(from.path, err); /* another file has that name now */
-    if (!rc)
-        rc = note_source(w, dir, name, info, true, err);
-    if (!rc)
-        rc = os_chmod(from.fd, 0444, err);
+        rc = writer_changed(from.path, err); /* another file has that name now */
+    if (rc)
+        return rc;
+    rc = os_chmod(from.fd, 0444, err);
     if (!rc)
         rc = os_stat(from.fd, &before, err);
     if (!rc && (before.st_size != info->st_size || before.st_mtim.tv_sec != info->st_mtim.tv_sec ||
                 before.st_mtim.tv_nsec != info->st_mtim.tv_nsec))
         rc = writer_changed(from.path, err);
-    if (rc)
-        return rc;
     from.before = &before; /* link and chmod have moved its ctime */
-    return large_put(w, &from, out, err);
+    if (!rc)
+        rc = large_put(w, &from, out, err);
+    if (rc)
+        (void)!os_chmod(from.fd, info->st_mode & 07777, &ignored);
+    return rc;
+}
+
+/* tmp: the file's second name, there already. */
+static enum err_code take_linked(struct writer *w, int fd, const char *tmp, const char *path,
+                                 const struct stat *info, struct digest *out, struct err *err)
+{
+    bool kept = false;
+    struct large_source from = {.fd = fd, .path = path, .tmp = tmp, .kept = &kept};
+    struct err ignored = ERR_INIT;
+    const enum lease lease = lease_take(fd);
+    enum err_code rc;
+
+    from.leased = lease == LEASE_HELD;
+    rc = lease == LEASE_BUSY ? busy(path, err) : hash_in_place(w, &from, info, out, err);
+    if (from.leased)
+        lease_drop(fd);
+    if (!kept)
+        (void)!os_unlink(w->st->tmp, tmp, &ignored);
+    return rc;
 }
 
 static enum err_code move_in(struct writer *w, int fd, int dir, const char *name, const char *path,
                              const struct stat *info, struct digest *out, bool *refused,
                              struct err *err)
 {
-    struct large_source from = {.fd = fd, .path = path};
-    struct err ignored = ERR_INIT;
+    struct adopt_note note;
     char tmp[TMP_NAME];
-    bool kept = false;
     enum err_code rc;
 
+    rc = make_note(dir, name, info, true, &note, err);
+    if (rc)
+        return rc;
     writer_tmp_name("adopt", tmp);
     rc = os_link(dir, name, w->st->tmp, tmp, err);
     if (link_refused(rc, err)) {
         *refused = true;
         *err = (struct err)ERR_INIT;
+        drop_note(&note);
         return OK;
     }
-    if (rc)
-        return rc;
-    from.tmp = tmp;
-    from.kept = &kept;
-    switch (lease_take(fd)) {
-    case LEASE_BUSY:
-        rc = busy(path, err);
-        break;
-    case LEASE_HELD:
-        from.leased = true;
-        break;
-    case LEASE_NONE:
-        break;
-    }
     if (!rc)
-        rc = hash_in_place(w, &from, dir, name, info, out, err);
-    if (from.leased)
-        lease_drop(fd);
-    if (!kept)
-        (void)!os_unlink(w->st->tmp, tmp, &ignored);
+        rc = take_linked(w, fd, tmp, path, info, out, err);
+    if (rc)
+        drop_note(&note);
+    else
+        keep_note(w, &note);
     return rc;
 }
 
@@ -250,14 +268,22 @@ static enum err_code copy_in(struct writer *w, int fd, int dir, const char *name
                              struct err *err)
 {
     const enum lease lease = lease_take(fd);
+    struct adopt_note note;
     enum err_code rc;
 
     if (lease == LEASE_HELD)
         lease_drop(fd); /* whoever writes from now on is seen by the times */
     if (lease == LEASE_BUSY)
         return busy(path, err);
+    rc = make_note(dir, name, info, false, &note, err);
+    if (rc)
+        return rc;
     rc = writer_put_file(w, fd, path, out, size, err);
-    return rc ? rc : note_source(w, dir, name, info, false, err);
+    if (rc)
+        drop_note(&note);
+    else
+        keep_note(w, &note);
+    return rc;
 }
 
 enum err_code writer_adopt_file(struct writer *w, int dir, const char *name, const char *path,

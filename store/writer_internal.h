@@ -23,11 +23,11 @@
 #include "store/stream.h"
 #include "store/writer.h"
 
-#define STREAMS_MAX 3                  /* 48 MiB each */
+#define STREAMS_MAX 3                    /* 48 MiB each */
 #define SMALL_READ_BYTES LOOSE_MIN_BYTES /* files read together by one thread */
-#define PACKS_PENDING_MAX 64           /* full packs, before a partial commit */
+#define PACKS_PENDING_MAX 64             /* full packs, before a partial commit */
 #define PACK_RECORDS_TARGET (1 << 17)
-#define LEVEL 1                        /* zstd, of what is compressed while it is added */
+#define LEVEL 1 /* zstd, of what is compressed while it is added */
 
 /* A pack under construction; full ones wait for the commit. */
 struct out_pack {
@@ -59,8 +59,8 @@ struct adopt_note {
     char *dir; /* path of its folder when it was adopted */
     char *name;
     uint64_t dev, ino; /* of the file: another one under that name stays */
-    bool moved;    /* else it was copied and is as it was */
-    mode_t mode;   /* before it was made read only */
+    bool moved;        /* else it was copied and is as it was */
+    mode_t mode;       /* before it was made read only */
     int64_t mtime_ns;
 };
 
@@ -117,11 +117,11 @@ struct writer {
     struct memo_row *memo;
     size_t memo_count, memo_cap;
 
-    int64_t epoch;      /* of the index when the session began */
-    bool relies;        /* on its not changing (writer_rely) */
-    bool raced;         /* a commit was refused because a reused object had gone */
+    int64_t epoch;               /* of the index when the session began */
+    bool relies;                 /* on its not changing (writer_rely) */
+    bool raced;                  /* a commit was refused because a reused object had gone */
     _Atomic int64_t reuse_count; /* ids noted as reused since the last commit */
-    atomic_bool failed; /* failure is set */
+    atomic_bool failed;          /* failure is set */
     struct err failure;
     _Atomic int64_t files, bytes, new_objects, new_bytes, reused_objects;
 };
@@ -135,22 +135,25 @@ MUST_USE enum err_code writer_alive(struct writer *w, struct err *err);
 enum err_code writer_fail(struct writer *w, const struct err *err);
 /* Which of these are in the session or the index already?  known[i] is ID_ABSENT, ID_WRITTEN (session) or ID_REUSED (index, not yet noted
  * in the session).  An index entry whose loose file is gone does not count. */
-MUST_USE enum err_code writer_lookup(struct writer *w, const struct digest *ids, size_t n, uint8_t *known,
-                                     struct err *err);
+MUST_USE enum err_code writer_lookup(struct writer *w, const struct digest *ids, size_t n,
+                                     uint8_t *known, struct err *err);
 /* These are in the index and the session relies on them.  Too many of them: they are committed (touched) and forgotten. */
-MUST_USE enum err_code writer_reuse(struct writer *w, const struct digest *ids, size_t n, struct err *err);
+MUST_USE enum err_code writer_reuse(struct writer *w, const struct digest *ids, size_t n,
+                                    struct err *err);
 /* An array with room for one more. */
 void *writer_roomy(void *array, size_t count, size_t *cap, size_t size);
 /* A record into the present pack. */
-MUST_USE enum err_code writer_pack(struct writer *w, struct pack_entry *e, const void *p, size_t n, struct err *err);
+MUST_USE enum err_code writer_pack(struct writer *w, struct pack_entry *e, const void *p, size_t n,
+                                   struct err *err);
 /* The same for a chunk of a large file. */
-MUST_USE enum err_code writer_pack_chunk(struct writer *w, struct pack_entry *e, const void *p, size_t n,
+MUST_USE enum err_code writer_pack_chunk(struct writer *w, struct pack_entry *e, const void *p,
+                                         size_t n, struct err *err);
+MUST_USE enum err_code writer_pack_frame(struct writer *w, const struct frame_member *members,
+                                         size_t count, const void *zstd, size_t n, size_t raw_n,
                                          struct err *err);
-MUST_USE enum err_code writer_pack_frame(struct writer *w, const struct frame_member *members, size_t count,
-                                         const void *zstd, size_t n, size_t raw_n, struct err *err);
 /* Keeps a copy of the recipe until the commit.  chunks may be none for REC_LOOSE. */
-void writer_note(struct writer *w, enum rec_type type, const struct digest *id, uint8_t flags, uint64_t raw,
-                 const struct recipe_chunk *chunks, size_t count);
+void writer_note(struct writer *w, enum rec_type type, const struct digest *id, uint8_t flags,
+                 uint64_t raw, const struct recipe_chunk *chunks, size_t count);
 /* "host.pid.random.suffix", for a file in tmp/. */
 void writer_tmp_name(const char *suffix, char out[TMP_NAME]);
 /* Same file, size and times? */
@@ -164,14 +167,15 @@ MUST_USE enum err_code small_get(struct writer *w, struct small **out, struct er
 void small_put(struct writer *w, struct small *s);
 void small_free_all(struct writer *w);
 /* Hashes them, two at a time, and writes those that are new.  Any n; one look-up in the index. */
-MUST_USE enum err_code small_items(struct writer *w, struct small *s, struct small_item *items, size_t n,
-                                   struct err *err);
+MUST_USE enum err_code small_items(struct writer *w, struct small *s, struct small_item *items,
+                                   size_t n, struct err *err);
 /* The whole of a file below LOOSE_MIN_BYTES into p; before is filled in, *size the bytes read.  ERR_LIMIT (and nothing read) past
  * max, so that the caller can treat it as a large one. */
-MUST_USE enum err_code small_read(int fd, const char *path, uint8_t *p, size_t max, struct stat *before, size_t *size,
-                                  struct err *err);
+MUST_USE enum err_code small_read(int fd, const char *path, uint8_t *p, size_t max,
+                                  struct stat *before, size_t *size, struct err *err);
 /* One object of any size up to CODEC_RAW_MAX, hashed already and known to be new. */
-MUST_USE enum err_code small_write(struct writer *w, struct small *s, const struct small_item *item, struct err *err);
+MUST_USE enum err_code small_write(struct writer *w, struct small *s, const struct small_item *item,
+                                   struct err *err);
 MUST_USE enum err_code small_flush_all(struct writer *w, struct err *err);
 
 /* ---- writer_large.c ---- */
@@ -183,15 +187,17 @@ struct large_source {
     bool leased;     /* adopted: the kernel tells when somebody opens it for writing */
     bool *kept;      /* adopted: set when tmp will be published at the commit; may be NULL */
 };
-MUST_USE enum err_code large_put(struct writer *w, const struct large_source *from, struct digest *out, struct err *err);
+MUST_USE enum err_code large_put(struct writer *w, const struct large_source *from,
+                                 struct digest *out, struct err *err);
 /* A tree past CODEC_RAW_MAX. */
-MUST_USE enum err_code large_tree(struct writer *w, const void *p, size_t n, const struct digest *id, struct err *err);
+MUST_USE enum err_code large_tree(struct writer *w, const void *p, size_t n,
+                                  const struct digest *id, struct err *err);
 void large_free_streams(struct writer *w);
 
 /* ---- writer_adopt.c ---- */
 /* Did anybody open the leased file for writing? */
 bool adopt_disturbed(const struct large_source *from);
-void adopt_finish(struct writer *w); /* after the commit: old names go */
+void adopt_finish(struct writer *w);  /* after the commit: old names go */
 void adopt_give_up(struct writer *w); /* without one: sources get their mode back */
 
 /* ---- writer_commit.c ---- */

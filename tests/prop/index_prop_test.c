@@ -48,7 +48,7 @@ static void add_recipe(struct test_case *c, struct pack_writer *w, struct made *
     const bool loose = gen_below(&c->seed, 2);
     const size_t file = gen_below(&c->seed, IDS);
     struct recipe_chunk chunks[6];
-    const size_t n = 1 + file % 6; /* one file, one length */
+    const size_t n = 2 + file % 5; /* one file, one length */
     struct place p = {.id = rig_id(file),
                       .loose = rig_id(file),
                       .loc = {.type = loose ? LOC_LOOSE : LOC_RECIPE, .pack = (uint32_t)pack}};

@@ -1,3 +1,6 @@
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "store/writer_internal.h"
 #include "tests/writer_rig.h"
 
@@ -160,6 +163,72 @@ TEST(a_file_that_is_open_for_writing_stays)
     forge_free(&f);
 }
 
+struct opener {
+    char path[RIG_PATH];
+    atomic_bool stop;
+};
+
+/* Somebody who wants to write, again and again, but does not wait for it. */
+static void *open_often(void *arg)
+{
+    struct opener *o = arg;
+
+    while (!atomic_load(&o->stop)) {
+        const int fd = open(o->path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+        if (fd >= 0)
+            close(fd);
+    }
+    return NULL;
+}
+
+/* Whatever the moment in which a writer comes: the file has moved in, or it is where and as it was, also after a commit. */
+TEST(a_writer_that_comes_meanwhile_is_noticed)
+{
+    enum { ROUNDS = 12 };
+    const size_t n = (size_t)20 << 20;
+    uint8_t *p = rig_noise(7, n);
+    static struct opener o;
+    int refused = 0;
+    struct forge f;
+
+    forge_new(&f);
+    rig_path(&f, "f", o.path);
+    for (int i = 0; i < ROUNDS; i++) {
+        pthread_t thread;
+        struct digest id;
+        enum err_code rc;
+
+        p[0] = (uint8_t)i;
+        rig_write(&f, "f", p, n);
+        EXPECT_EQ(chmod(o.path, 0640), 0);
+
+        struct writer *w = rig_writer(&f);
+
+        atomic_store(&o.stop, false);
+        EXPECT_EQ(pthread_create(&thread, NULL, open_often, &o), 0);
+        rc = adopt(&f, w, "f", &id);
+        atomic_store(&o.stop, true);
+        EXPECT_EQ(pthread_join(thread, NULL), 0);
+        EXPECT(rc == OK || rc == ERR_CHANGED);
+        refused += rc == ERR_CHANGED;
+        f.err = (struct err)ERR_INIT;
+        rig_commit(&f, w);
+        writer_release(w);
+        EXPECT_EQ(rig_there(&f, "f"), rc != OK);
+        if (rc) {
+            EXPECT_EQ(stat_of(&f, "f").st_mode & 07777, 0640);
+            EXPECT_EQ(stat_of(&f, "f").st_nlink, 1);
+            EXPECT_EQ(unlink(o.path), 0);
+        } else {
+            rig_expect_object(&f, &id, p, n);
+        }
+    }
+    EXPECT(refused > 0);
+    free(p);
+    forge_free(&f);
+}
+
 TEST(giving_up_leaves_the_file_as_it_was)
 {
     uint8_t *p = rig_noise(5, LARGE);
@@ -240,5 +309,6 @@ TEST(only_regular_files_move_in)
 }
 
 RUN(a_large_file_moves_in_without_a_copy, a_known_file_only_goes_away, what_cannot_move_is_copied,
-    a_file_that_is_open_for_writing_stays, giving_up_leaves_the_file_as_it_was,
-    another_file_under_the_name_stays, only_regular_files_move_in)
+    a_file_that_is_open_for_writing_stays, a_writer_that_comes_meanwhile_is_noticed,
+    giving_up_leaves_the_file_as_it_was, another_file_under_the_name_stays,
+    only_regular_files_move_in)

@@ -336,13 +336,19 @@ TEST(reused_objects_must_still_be_there)
     after = rig_dump(&f.r, f.ix);
     EXPECT_STR(before, after);
     EXPECT_EQ(stat_of(&f).memos, 0);
-    /* An object that came with the same commit may be named as reused. */
-    const struct digest own = rig_id(2000);
+    /* What came with the same commit does not count: the writer said that it relied on something
+     * else. */
+    const struct digest own = rig_id(2000), other = rig_id(3);
     struct index_commit again = c;
     again.reused = &own;
     again.reused_count = 1;
+    EXPECT_ERR(index_commit(f.ix, &again, &f.err), ERR_CHANGED, &f.err);
+    again.reused = &other;
     EXPECT_OK(index_commit(f.ix, &again, &f.err), &f.err);
     EXPECT_EQ(stat_of(&f).memos, 1);
+    /* Nor when somebody's sync was faster. */
+    again.reused = &own;
+    EXPECT_ERR(index_commit(f.ix, &again, &f.err), ERR_CHANGED, &f.err);
     pack_close(p);
     free(before);
     free(after);

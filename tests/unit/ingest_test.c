@@ -1,3 +1,5 @@
+#include <pthread.h>
+
 #include "store/ingest_internal.h"
 #include "store/tree.h"
 #include "tests/writer_rig.h"
@@ -273,6 +275,51 @@ TEST(directories_have_a_greatest_depth)
     forge_free(&f);
 }
 
+static atomic_bool stop_changing;
+
+/* Makes and removes a file in the folder without a pause. */
+static void *change_folder(void *arg)
+{
+    const char *path = arg;
+
+    while (!atomic_load(&stop_changing)) {
+        const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+        if (fd >= 0)
+            close(fd);
+        unlink(path);
+    }
+    return NULL;
+}
+
+/* A folder that gains and loses files meanwhile is not a state that it ever had. */
+TEST(a_folder_that_changes_meanwhile_is_refused)
+{
+    enum { TRIES = 1000 };
+    uint8_t *p = rig_noise(3, 900000);
+    struct ingest_result r;
+    char path[RIG_PATH];
+    enum err_code rc = OK;
+    pthread_t thread;
+    struct forge f;
+
+    forge_new(&f);
+    rig_mkdir(&f, "d");
+    rig_write(&f, "d/x", p, 900000);
+    rig_path(&f, "d/coming-and-going", path);
+    atomic_store(&stop_changing, false);
+    EXPECT_EQ(pthread_create(&thread, NULL, change_folder, path), 0);
+    for (int i = 0; i < TRIES && !rc; i++)
+        rc = add(&f, "d", &plain, &r);
+    atomic_store(&stop_changing, true);
+    EXPECT_EQ(pthread_join(thread, NULL), 0);
+    EXPECT_ERR(rc, ERR_CHANGED, &f.err);
+    EXPECT(strstr(f.err.text, "/d") != NULL);
+    rig_check(&f);
+    free(p);
+    forge_free(&f);
+}
+
 /* ---- the memo ---------------------------------------------------------------------------------- */
 
 static int64_t bytes_read(void)
@@ -464,6 +511,7 @@ TEST(a_folder_moves_in)
 
 RUN(a_directory_becomes_the_tree_of_its_contents, a_single_file_becomes_a_blob,
     the_result_does_not_depend_on_threads, what_cannot_be_stored_is_refused_by_name,
-    directories_have_a_greatest_depth, unchanged_files_are_not_read_again,
-    a_file_touched_just_now_is_read_again, the_margin_depends_on_the_clock_of_the_times,
-    a_gone_object_is_read_and_stored_again, a_folder_moves_in)
+    directories_have_a_greatest_depth, a_folder_that_changes_meanwhile_is_refused,
+    unchanged_files_are_not_read_again, a_file_touched_just_now_is_read_again,
+    the_margin_depends_on_the_clock_of_the_times, a_gone_object_is_read_and_stored_again,
+    a_folder_moves_in)

@@ -681,15 +681,17 @@ TEST(recipes)
     /* The check is no secret: lengths must be looked at all the same. */
     static const uint32_t lengths[] = {0, CODEC_RAW_MAX + 1, UINT32_MAX};
     for (size_t i = 0; i < 3; i++) {
-        uint8_t p[RECIPE_HEAD + RECIPE_ITEM] = {0}, all[DIGEST_BYTES + RECIPE_ITEM];
+        uint8_t p[RECIPE_HEAD + 2 * RECIPE_ITEM] = {0}, all[DIGEST_BYTES + 2 * RECIPE_ITEM];
         struct digest check;
 
         le32_put(p + RECIPE_HEAD + 32, lengths[i]);
+        le32_put(p + RECIPE_HEAD + RECIPE_ITEM + 32, 1);
         memcpy(all, id.b, DIGEST_BYTES);
-        memcpy(all + DIGEST_BYTES, p + RECIPE_HEAD, RECIPE_ITEM);
+        memcpy(all + DIGEST_BYTES, p + RECIPE_HEAD, 2 * RECIPE_ITEM);
         sha256_of(all, sizeof(all), &check);
         memcpy(p, check.b, DIGEST_BYTES);
-        EXPECT_ERR(recipe_decode(&id, lengths[i], p, sizeof(p), &out, &n, &err), ERR_DAMAGED, &err);
+        EXPECT_ERR(recipe_decode(&id, (uint64_t)lengths[i] + 1, p, sizeof(p), &out, &n, &err),
+                   ERR_DAMAGED, &err);
     }
 }
 

@@ -3,6 +3,7 @@
 #include "store/cut.h"
 #include "store/pack_cache.h"
 #include "store/reader.h"
+#include "store/reader_fetch.h"
 #include "tests/store_forge.h"
 #include "tests/store_gen.h"
 
@@ -527,6 +528,10 @@ TEST(a_pack_that_moved_is_found_again)
     EXPECT(after.pack != before.pack);
     buf_init(&out, 100);
     EXPECT_OK(object_read(f.st, &id, 100, &out, &f.err), &f.err);
+    EXPECT_STR(out.p, "hello");
+    /* Who looked it up before all that and reads only now. */
+    memset(out.p, 0, 5);
+    EXPECT_OK(fetch_at(f.st, &id, &before, out.p, &f.err), &f.err);
     EXPECT_STR(out.p, "hello");
     buf_release(&out);
     /* And a pack that is gone for good is damage. */
