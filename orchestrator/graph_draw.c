@@ -414,7 +414,7 @@ static void draw_gap(struct drawing *d, int upper, struct buf *out)
     for (int k = 0; k < count; k++)
         draw_track(d, &tracks[k], cells, tracks[k].row + 1);
     for (int row = 1; row <= rows; row++)
-        print_row(cells + row * d->columns, d->columns, out);
+        print_row(cells + (size_t)row * (size_t)d->columns, d->columns, out);
     free(cells);
     free(tracks);
 }

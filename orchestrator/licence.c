@@ -200,6 +200,7 @@ static bool unit(struct scan *s, bool *pass)
     struct licence x;
     const char *from;
 
+    *pass = false;
     (void)peek(s);
     from = s->p;
     if (*s->p != '(') {
@@ -223,7 +224,7 @@ static bool unit(struct scan *s, bool *pass)
 
 static bool conjunction(struct scan *s, bool *pass)
 {
-    bool more;
+    bool more = false;
 
     if (!unit(s, pass))
         return false;
@@ -238,7 +239,7 @@ static bool conjunction(struct scan *s, bool *pass)
 
 static bool expression(struct scan *s, bool *pass)
 {
-    bool more;
+    bool more = false;
 
     if (!conjunction(s, pass))
         return false;

@@ -15,7 +15,7 @@ const struct node *check_keys(struct loader *l, const struct node *map, const ch
 /* Whoever writes ${...} where it means nothing should learn so, not get a file called "${params.x}". */
 static bool is_literal(struct loader *l, const struct node *n)
 {
-    if (n->type != YAML_STRING || !strstr(n->text, "${"))
+    if (n->type != YAML_STRING || !strchr(n->text, '$') || !strstr(n->text, "${"))
         return true;
     problem_add(
         &l->problems, n->pos,
@@ -178,6 +178,8 @@ bool want_list(struct loader *l, const struct node *n, const char *what)
     return n && n->type == YAML_LIST;
 }
 
+#define LIST_MAX 1000
+
 const char **want_strings(struct loader *l, const struct node *n, const char *what,
                           const struct node ***items)
 {
@@ -188,6 +190,11 @@ const char **want_strings(struct loader *l, const struct node *n, const char *wh
 
     if (items)
         *items = arena_array(&l->scratch, count + 1, sizeof(const struct node *));
+    if (count > LIST_MAX) { /* each is compared with all others */
+        problem_add(&l->problems, n->pos, "%s has %zu entries; at most %d are possible", what,
+                    count, LIST_MAX);
+        return arena_array(l->arena, 1, sizeof(*list));
+    }
     for (size_t i = 0; i < count; i++) {
         const char *s;
 
@@ -218,7 +225,7 @@ static bool suggest(const char *name, char extra, char out[NAME_LENGTH_MAX + 1])
     size_t n = 0;
 
     for (const char *p = name; *p; p++) {
-        const char c = *p >= 'A' && *p <= 'Z' ? (char)(*p - 'A' + 'a') : *p;
+        const char c = (char)(*p >= 'A' && *p <= 'Z' ? *p - 'A' + 'a' : *p);
         const bool fits = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9' && n > 0);
 
         if (n == NAME_LENGTH_MAX)

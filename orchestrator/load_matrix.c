@@ -80,7 +80,7 @@ void decode_matrix(struct loader *l, struct stage *st, struct stage_draft *d, co
     if (!n)
         return;
     if (n->count > PIPELINE_KEYS_MAX) {
-        problem_add(&l->problems, n->pos, "a matrix of %zu keys; at most %d are possible", n->count,
+        problem_add(&l->problems, n->pos, "a matrix of %u keys; at most %d are possible", n->count,
                     PIPELINE_KEYS_MAX);
         d->matrix_bad = true;
         return;

@@ -28,20 +28,20 @@ static void check_known(struct loader *l, const struct node *over, const char *s
                         const char *what)
 {
     const struct node *base = node_get(l->root, section), *n = node_get(over, section);
-    size_t count;
+    const size_t count = base && base->type == YAML_MAP ? base->count : 0;
+    struct names names;
 
     if (!n || n->type != YAML_MAP)
         return;
+    names_init(&names, &l->scratch, count);
+    for (size_t i = 0; i < count; i++)
+        (void)names_add(&names, base->members[i].key);
     for (size_t i = 0; i < n->count; i++) {
         const struct node_member *m = &n->members[i];
 
-        if (node_member(base, m->key))
-            continue;
-
-        const char **names = keys_of(l, base, &count);
-
-        problem_add_near(&l->problems, m->pos, m->key, names, count, "the pipeline has no %s '%s'",
-                         what, m->key);
+        if (names_find(&names, m->key, strlen(m->key)) < 0)
+            problem_add_near(&l->problems, m->pos, m->key, names.list, names.count,
+                             "the pipeline has no %s '%s'", what, m->key);
     }
 }
 

@@ -115,7 +115,7 @@ static bool timezone_ok(const char *s)
 
 static void decode_schedule_params(struct loader *l, struct schedule *s, const struct node *n)
 {
-    const struct scope scope = {0};
+    const struct scope scope = {.sources = true};
 
     if (!want_map(l, n, "params", "of a schedule"))
         return;
@@ -138,7 +138,7 @@ static void decode_schedule_params(struct loader *l, struct schedule *s, const s
 
 static void decode_watch(struct loader *l, struct schedule *s, const struct node *n)
 {
-    const char *watch = want_string(l, n, "watch");
+    const char *watch = n ? want_string(l, n, "watch") : NULL;
 
     if (!watch)
         return;
@@ -170,7 +170,7 @@ static void decode_schedule(struct loader *l, const struct node *n, struct sched
         problem_add(&l->problems, n->pos, "a schedule has %s cron %s watch",
                     cron ? "either" : "one of", cron ? "or" : "and");
     s->cron = want_string(l, cron, "cron");
-    if (s->cron)
+    if (cron && s->cron)
         check_cron(l, s->cron, cron->pos);
     s->timezone = want_string(l, zone, "timezone");
     if (s->timezone && !timezone_ok(s->timezone))
@@ -247,7 +247,7 @@ static void decode_notify(struct loader *l, const struct node *n, struct notify 
     o->webhook = want_text(l, hook, "webhook");
     if (!hook)
         problem_add(&l->problems, n->pos, "an entry of notify needs webhook");
-    if (o->webhook)
+    if (hook && o->webhook)
         check_webhook(l, o->webhook, hook->pos);
 }
 

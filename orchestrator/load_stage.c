@@ -119,6 +119,12 @@ static void decode_env(struct loader *l, struct stage *st, const struct node *n)
     }
 }
 
+static bool is_empty(const struct node *run)
+{
+    return (run->type == YAML_STRING && !run->text[strspn(run->text, " \t\n")]) ||
+           (run->type == YAML_LIST && run->count == 0);
+}
+
 static void decode_program(struct loader *l, struct stage *st, struct stage_draft *d,
                            const struct node *n)
 {
@@ -133,9 +139,7 @@ static void decode_program(struct loader *l, struct stage *st, struct stage_draf
                     st->name);
     if (uses)
         decode_uses(l, st, uses);
-    else if (run && run->type == YAML_STRING && !run->text[strspn(run->text, " \t\n")])
-        problem_add(&l->problems, run->pos, "run is empty; give a command");
-    else if (run && run->type == YAML_LIST && run->count == 0)
+    else if (run && is_empty(run))
         problem_add(&l->problems, run->pos, "run is empty; give a command");
     else if (run && run->type != YAML_STRING && run->type != YAML_LIST)
         problem_add(&l->problems, run->pos,
@@ -274,7 +278,7 @@ void decode_stages(struct loader *l)
         problem_add(&l->problems, m ? m->value->pos : l->root->pos,
                     "the pipeline has no stages; give at least one below 'stages:'");
     else if (n->type == YAML_MAP && n->count > PIPELINE_STAGES_MAX)
-        problem_add(&l->problems, n->pos, "%zu stages; at most %d are possible", n->count,
+        problem_add(&l->problems, n->pos, "%u stages; at most %d are possible", n->count,
                     PIPELINE_STAGES_MAX);
     else
         l->stages_bad = !want_map(l, n, "stages", "");

@@ -29,11 +29,13 @@ static bool has(const char *said, const char *phrase)
 /* Is there a ${ on the line outside of quotes? */
 static bool bare_template(struct str s)
 {
-    char quote = 0;
+    char quote = '\0';
 
     for (size_t i = 0; i + 1 < s.n; i++) {
-        if (quote)
-            quote = s.p[i] == quote ? 0 : quote;
+        if (quote && s.p[i] == quote)
+            quote = '\0';
+        else if (quote)
+            continue;
         else if (s.p[i] == '"' || s.p[i] == '\'')
             quote = s.p[i];
         else if (s.p[i] == '$' && s.p[i + 1] == '{')
@@ -45,7 +47,7 @@ static bool bare_template(struct str s)
 /* What to do about it; NULL when the reader's own words have to do. */
 static const char *advice(const char *said, struct str line, int column)
 {
-    const char at = column > 0 && (size_t)column <= line.n ? line.p[column - 1] : '\0';
+    const int at = column > 0 && (size_t)column <= line.n ? line.p[column - 1] : 0;
 
     if (has(said, "cannot start any token"))
         return at == '\t' ? "a tab; YAML is indented with blanks"

@@ -256,7 +256,10 @@ static json_t *look_up(struct loader *l, const struct scope *s, struct word w, i
 /* The next "${" that starts a reference; *literal: one that means itself, with skip bytes of it to leave out. */
 static const char *next_reference(const struct scope *s, const char *from, bool *literal)
 {
-    const char *at = strstr(from, "${");
+    const char *at =
+        strchr(from, '$'); /* most text has none, and one byte is found sooner than two */
+
+    at = at ? strstr(at, "${") : NULL;
 
     *literal = false;
     if (at && s->command)
@@ -448,20 +451,15 @@ static json_t *build_number(struct loader *l, const struct node *n)
     const bool integer = n->type == YAML_INT || n->text[strspn(n->text, "+-0123456789")] == '\0' ||
                          (n->text[0] == '0' && (n->text[1] == 'x' || n->text[1] == 'o'));
 
-    if (integer && fabs(n->number) > (double)INTEGER_MAX) {
+    if (n->type == YAML_INT && n->integer <= INTEGER_MAX && n->integer >= -INTEGER_MAX)
+        return json_integer(n->integer);
+    if (integer && (n->type == YAML_INT || fabs(n->number) > (double)INTEGER_MAX)) {
         problem_add(&l->problems, n->pos, "integer %.80s is beyond 2^53; put it in quotes",
                     n->text);
         return NULL;
     }
     if (!isfinite(n->number)) {
         problem_add(&l->problems, n->pos, "%.80s is no finite number; put it in quotes", n->text);
-        return NULL;
-    }
-    if (n->type == YAML_INT && n->integer <= INTEGER_MAX && n->integer >= -INTEGER_MAX)
-        return json_integer(n->integer);
-    if (n->type == YAML_INT) { /* 2^53 + 1 is 2^53 as a double */
-        problem_add(&l->problems, n->pos, "integer %.80s is beyond 2^53; put it in quotes",
-                    n->text);
         return NULL;
     }
     return json_real(n->number);
@@ -507,7 +505,7 @@ json_t *template_json(struct loader *l, const struct scope *s, const struct node
 bool template_varies(const struct node *n)
 {
     if (n->type == YAML_STRING)
-        return strstr(n->text, "${matrix.") != NULL;
+        return strchr(n->text, '$') && strstr(n->text, "${matrix.");
     for (size_t i = 0; n->type == YAML_LIST && i < n->count; i++)
         if (template_varies(&n->items[i]))
             return true;

@@ -50,15 +50,21 @@ void problem_add(struct problems *ps, struct pos pos, const char *fmt, ...)
 }
 
 #define LISTED_MAX 14 /* more names than that do not help in a message */
+#define NEAREST_MAX                                                                                \
+    10000 /* names to compare with, at a microsecond each, for up to a hundred messages */
 
 void problem_add_near(struct problems *ps, struct pos pos, const char *word,
                       const char *const *names, size_t count, const char *fmt, ...)
 {
     /* Any two names of a letter or two are near to each other. */
-    const char *near = strlen(word) > 2 ? str_nearest(word, names, count) : NULL;
+    const char *near = NULL;
     struct buf text;
     va_list ap;
 
+    if (ps->count >= PIPELINE_ERRORS_MAX)
+        return;
+    if (strlen(word) > 2 && count <= NEAREST_MAX)
+        near = str_nearest(word, names, count);
     buf_init(&text, PIPELINE_BYTES_MAX);
     va_start(ap, fmt);
     buf_vprintf(&text, fmt, ap);
@@ -118,15 +124,17 @@ static void fill(struct arena *a, struct node *n, const struct yaml_node *y, con
     struct node *children;
 
     n->type = y->type;
-    n->boolean = y->boolean;
     n->pos = (struct pos){file, y->line, y->column};
     n->text = y->text.p ? y->text.p : "";
-    n->number = y->number;
-    if (y->type != YAML_LIST && y->type != YAML_MAP) {
+    if (y->type == YAML_BOOL)
+        n->boolean = y->boolean;
+    if (y->type == YAML_INT)
         n->integer = y->integer;
+    if (y->type == YAML_FLOAT)
+        n->number = y->number;
+    if (y->type != YAML_LIST && y->type != YAML_MAP)
         return;
-    }
-    n->count = y->count;
+    n->count = (uint32_t)y->count; /* at most YAML_NODES_MAX */
     children = arena_array(a, y->count, sizeof(*children));
     for (size_t i = 0; i < y->count; i++)
         fill(a, &children[i], y->items[i], file);
@@ -186,6 +194,7 @@ const struct node *node_merge(struct arena *a, const struct node *base, const st
     struct node *n;
     struct node_member *members;
     bool *used;
+    size_t next = 0;
 
     if (!over)
         return base;
@@ -198,9 +207,14 @@ const struct node *node_merge(struct arena *a, const struct node *base, const st
     n->count = 0;
     for (size_t i = 0; i < base->count; i++) {
         struct node_member m = base->members[i];
-        const struct node_member *o = node_member(over, m.key);
+        /* Layers tend to keep the order, so the one after the last is likely to be it. */
+        const struct node_member *o =
+            next < over->count && strcmp(over->members[next].key, m.key) == 0
+                ? &over->members[next]
+                : node_member(over, m.key);
 
         if (o) {
+            next = (size_t)(o - over->members) + 1;
             used[o - over->members] = true;
             m.value = node_merge(a, m.value, o->value);
             m.pos = o->pos; /* a problem is the fault of the layer that spoke last */
@@ -298,7 +312,7 @@ const struct node *node_check_keys(struct arena *a, const struct node *map,
 
     while (allowed[count])
         count++;
-    for (size_t i = 0; i < map->count; i++) {
+    for (size_t i = 0; i < map->count && ps->count < PIPELINE_ERRORS_MAX; i++) {
         const struct node_member *m = &map->members[i];
         const char *meant;
 

@@ -17,15 +17,15 @@ struct node_member {
     struct pos pos; /* of the key */
     const struct node *value;
 };
-struct node {
+struct node { /* 40 bytes: a pipeline written out as 10,000 stages has 110,000 */
     enum yaml_type type;
-    bool boolean;
+    uint32_t count; /* of items or members */
     struct pos pos;
     const char *text; /* scalars as written */
-    double number;
-    size_t count;
     union {
+        bool boolean;
         int64_t integer;
+        double number;
         const struct node *items;          /* YAML_LIST */
         const struct node_member *members; /* YAML_MAP, in declared order */
     };

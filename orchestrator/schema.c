@@ -7,8 +7,7 @@
 #define TEXT(...) #__VA_ARGS__
 
 /* clang-format off */
-static const char text[] = TEXT(
-{
+static const char text[] = TEXT({
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "title": "weir pipeline, format 1",
   "type": "object",
@@ -399,8 +398,7 @@ static const char text[] = TEXT(
       }
     }
   }
-}
-);
+});
 /* clang-format on */
 
 enum err_code schema_json(json_t **out, struct err *err)

@@ -51,7 +51,7 @@ static size_t tell_problems(const struct cli *c, const struct buf *problems, str
 
             buf_init(&plain, 1 << 16);
             for (const char *p = line; p < end; p++) /* a file's name may drive the terminal */
-                buf_char(&plain, (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p);
+                buf_add(&plain, (unsigned char)*p < 0x20 || *p == 0x7f ? "?" : p, 1);
             (void)fprintf(stderr, "%s\n", plain.p ? plain.p : "");
             buf_release(&plain);
         }
@@ -74,7 +74,10 @@ static enum err_code load(const struct cli *c, const char *file, const struct pi
         struct err ignored = ERR_INIT; /* the problems matter more than a broken stdout */
 
         count = tell_problems(c, &problems, &ignored);
-        err_set(err, rc, "%s: %zu problem%s", file, count, count == 1 ? "" : "s");
+        if (count > PIPELINE_ERRORS_MAX) /* the last line says so */
+            err_set(err, rc, "%s: %d problems, and maybe more", file, PIPELINE_ERRORS_MAX);
+        else
+            err_set(err, rc, "%s: %zu problem%s", file, count, count == 1 ? "" : "s");
     }
     buf_release(&problems);
     return rc;
