@@ -16,10 +16,12 @@
 #include "store/writer.h"
 
 #define ACTION_BYTES_MAX (16 << 20)
-MUST_USE enum err_code action_key(const json_t *action, struct digest *key, struct buf *canonical, struct err *err);
-/* Puts the action blob and binds it to result. */
-MUST_USE enum err_code action_put(struct writer *w, const json_t *action, const struct digest *result, struct digest *key,
+MUST_USE enum err_code action_key(const json_t *action, struct digest *key, struct buf *canonical,
                                   struct err *err);
-MUST_USE enum err_code action_lookup(struct store *st, const struct digest *key, struct digest *result, struct err *err);
+/* Puts the action blob and binds it to result. */
+MUST_USE enum err_code action_put(struct writer *w, const json_t *action,
+                                  const struct digest *result, struct digest *key, struct err *err);
+MUST_USE enum err_code action_lookup(struct store *st, const struct digest *key,
+                                     struct digest *result, struct err *err);
 
 #endif

@@ -328,7 +328,9 @@ static enum err_code begin(struct compaction *c, int64_t cold_s, bool dry_run, s
     if (rc)
         return rc;
     c->start_ns = os_now_ns();
-    c->cold_ns = cold_s <= 0 ? INT64_MAX : cold_s > c->start_ns / NS ? 0 : c->start_ns - cold_s * NS;
+    c->cold_ns = cold_s <= 0                 ? INT64_MAX
+                 : cold_s > c->start_ns / NS ? 0
+                                             : c->start_ns - cold_s * NS;
     if (!dry_run) {
         rc = index_sync(c->st->index, c->st->packs, &merged, err);
         if (!rc)

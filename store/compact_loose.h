@@ -14,11 +14,12 @@
 #include "store/evacuate.h"
 
 struct packer;
-MUST_USE enum err_code packer_new(struct store *st, struct evac *evac, struct packer **out, struct err *err);
+MUST_USE enum err_code packer_new(struct store *st, struct evac *evac, struct packer **out,
+                                  struct err *err);
 void packer_free(struct packer *p); /* NULL is fine */
 /* loc: of type LOC_LOOSE. */
-MUST_USE enum err_code packer_add(struct packer *p, const struct digest *id, const struct loc *loc, struct progress *pr,
-                                  struct err *err);
+MUST_USE enum err_code packer_add(struct packer *p, const struct digest *id, const struct loc *loc,
+                                  struct progress *pr, struct err *err);
 MUST_USE enum err_code packer_finish(struct packer *p, struct err *err);
 
 #endif

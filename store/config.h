@@ -20,14 +20,14 @@
 
 struct remote_config {
     char *name;
-    char *type; /* "dir", "s3", "oci" */
-    char *url;  /* the value of that member */
+    char *type;                     /* "dir", "s3", "oci" */
+    char *url;                      /* the value of that member */
     char *bucket, *region, *prefix; /* s3; NULL when absent */
 };
 struct config {
-    char *objects; /* absolute or relative to .weir */
-    int cpus, gpus, threads;  /* 0: not said */
-    int64_t memory_bytes;     /* 0: not said */
+    char *objects;           /* absolute or relative to .weir */
+    int cpus, gpus, threads; /* 0: not said */
+    int64_t memory_bytes;    /* 0: not said */
     struct remote_config *remotes;
     size_t remote_count;
     int64_t grace_s;
@@ -36,7 +36,8 @@ struct config {
 /* A missing file gives the defaults.  weir_dir: path of .weir */
 MUST_USE enum err_code config_load(const char *weir_dir, struct config *out, struct err *err);
 void config_release(struct config *c);
-const struct remote_config *config_remote(const struct config *c, const char *name); /* NULL when absent */
+const struct remote_config *config_remote(const struct config *c,
+                                          const char *name); /* NULL when absent */
 extern const char config_template[]; /* what weir init writes: every key, commented */
 
 #endif

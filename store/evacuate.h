@@ -20,22 +20,24 @@ struct evac;
 MUST_USE enum err_code evac_new(struct store *st, struct evac **out, struct err *err);
 void evac_free(struct evac *e); /* NULL is fine */
 /* One record that is no frame, as pack_put takes it. */
-MUST_USE enum err_code evac_put(struct evac *e, const struct pack_entry *record, const void *payload, size_t n,
-                                struct err *err);
+MUST_USE enum err_code evac_put(struct evac *e, const struct pack_entry *record,
+                                const void *payload, size_t n, struct err *err);
 /* One small object for the frame being gathered; the caller has hashed it. */
-MUST_USE enum err_code evac_member(struct evac *e, const struct digest *id, uint8_t flags, const void *p, size_t n,
-                                   struct err *err);
+MUST_USE enum err_code evac_member(struct evac *e, const struct digest *id, uint8_t flags,
+                                   const void *p, size_t n, struct err *err);
 /* What is to be kept of a pack?  Called once per record, and for each member of a frame. */
 typedef bool (*evac_keep_fn)(void *arg, const struct pack_entry *entry);
-MUST_USE enum err_code evac_copy(struct evac *e, struct pack *p, evac_keep_fn keep, void *arg, struct err *err);
+MUST_USE enum err_code evac_copy(struct evac *e, struct pack *p, evac_keep_fn keep, void *arg,
+                                 struct err *err);
 /* The same for one record whose payload was read already. */
-MUST_USE enum err_code evac_copy_record(struct evac *e, const struct pack *p, const struct pack_entry *entry,
-                                        const struct buf *payload, evac_keep_fn keep, void *arg, struct err *err);
+MUST_USE enum err_code evac_copy_record(struct evac *e, const struct pack *p,
+                                        const struct pack_entry *entry, const struct buf *payload,
+                                        evac_keep_fn keep, void *arg, struct err *err);
 MUST_USE enum err_code evac_finish(struct evac *e, struct err *err);
 const struct digest *evac_packs(const struct evac *e, size_t *count);
 /* Objects (not binds and refs) that were put. */
 const struct idset *evac_ids(const struct evac *e);
 bool evac_has(struct evac *e, const struct digest *id); /* from any thread */
-int64_t evac_bytes(const struct evac *e); /* of the sealed packs' records */
+int64_t evac_bytes(const struct evac *e);               /* of the sealed packs' records */
 
 #endif

@@ -44,7 +44,7 @@ void fsck_found(struct fsck *f, enum finding_kind kind, const char *file, const 
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
+    (void)!vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     CHECK(pthread_mutex_lock(&f->lock) == 0);
     add_problem(f, kind, file, id, text);
@@ -287,7 +287,9 @@ static enum err_code look(struct fsck *f, struct err *err)
 {
     enum err_code rc = OK;
 
-    if (f->o->repair && !f->index_unusable)
+    if (!f->index_unusable)
+        rc = check_tables(f, err);
+    if (!rc && f->o->repair && !f->index_unusable)
         rc = catch_up(f, err);
     if (!rc)
         rc = fsck_packs(f, err);
@@ -305,6 +307,27 @@ static enum err_code look(struct fsck *f, struct err *err)
     return rc ? rc : fsck_paths(f, err);
 }
 
+static bool all_repaired(const struct fsck_report *r)
+{
+    for (size_t i = 0; i < r->problem_count; i++)
+        if (!r->problems[i].repaired)
+            return false;
+    return true;
+}
+
+/* Before anything is called lost, the packs themselves are asked: an index may fail to find what is there for reasons that reading it
+ * does not show (its list of free pages, say). */
+static enum err_code look_into_packs(struct fsck *f, struct err *err)
+{
+    enum err_code rc = fsck_rebuild(f, err);
+
+    if (rc == ERR_AGAIN && f->st->index) { /* somebody else has it open */
+        *err = (struct err)ERR_INIT;
+        return OK;
+    }
+    return rc ? rc : check_reachable(f, true, err);
+}
+
 enum err_code fsck_rest(struct fsck *f, struct err *err)
 {
     enum err_code rc;
@@ -315,7 +338,16 @@ enum err_code fsck_rest(struct fsck *f, struct err *err)
     rc = fsck_repair(f, err);
     if (!rc)
         rc = check_reachable(f, true, err);
-    return rc ? rc : fsck_paths(f, err);
+    if (!rc && !f->rebuilt && !all_repaired(f->report))
+        rc = look_into_packs(f, err);
+    if (!rc)
+        rc = fsck_paths(f, err);
+    if (!rc && !all_repaired(f->report)) {
+        rc = fsck_fetch(f, err);
+        if (!rc)
+            rc = check_reachable(f, true, err);
+    }
+    return rc;
 }
 
 static enum err_code verdict(const struct fsck_report *r, struct err *err)
@@ -352,6 +384,22 @@ void fsck_end(struct fsck *f)
     CHECK(pthread_mutex_destroy(&f->lock) == 0);
 }
 
+/* Damage that is met outside of packs and loose files is in the index, in a place that reading it all did not show. */
+static enum err_code rest_or_rebuild(struct fsck *f, struct err *err)
+{
+    enum err_code rc = fsck_rest(f, err);
+
+    if (rc != ERR_DAMAGED)
+        return rc;
+    fsck_found(f, FOUND_INDEX, NULL, NULL, "%s", err->text);
+    f->index_bad = f->index_unusable = true;
+    *err = (struct err)ERR_INIT;
+    if (!f->o->repair)
+        return OK;
+    rc = fsck_rebuild(f, err);
+    return rc ? rc : fsck_rest(f, err);
+}
+
 enum err_code store_fsck(struct store *st, const struct fsck_options *o, struct fsck_report *out,
                          struct err *err)
 {
@@ -370,7 +418,7 @@ enum err_code store_fsck(struct store *st, const struct fsck_options *o, struct 
     if (!rc)
         rc = fsck_index(&f, err);
     if (!rc)
-        rc = fsck_rest(&f, err);
+        rc = rest_or_rebuild(&f, err);
     if (!rc)
         rc = verdict(out, err);
     os_close_quiet(&lock);

@@ -21,13 +21,14 @@ enum fsck_level { FSCK_QUICK, FSCK_CRC, FSCK_FULL, FSCK_LOGICAL };
 struct fsck_options {
     enum fsck_level level;
     bool repair;
-    int part, parts; /* rolling: only records whose id's first bytes fall in part of parts; 0, 0: all */
+    int part,
+        parts; /* rolling: only records whose id's first bytes fall in part of parts; 0, 0: all */
     struct progress *progress;
 };
 struct fsck_problem {
-    char *what;          /* "pack 5b1f.. record at 123: checksum" */
-    struct digest id;    /* zero when not about one object */
-    char *part_of;       /* "ref runs/41: model/x.safetensors", NULL when unreachable */
+    char *what;       /* "pack 5b1f.. record at 123: checksum" */
+    struct digest id; /* zero when not about one object */
+    char *part_of;    /* "ref runs/41: model/x.safetensors", NULL when unreachable */
     bool repaired;
 };
 struct fsck_report {
@@ -35,7 +36,8 @@ struct fsck_report {
     struct fsck_problem *problems;
     size_t problem_count, problem_cap;
 };
-MUST_USE enum err_code store_fsck(struct store *st, const struct fsck_options *o, struct fsck_report *out, struct err *err);
+MUST_USE enum err_code store_fsck(struct store *st, const struct fsck_options *o,
+                                  struct fsck_report *out, struct err *err);
 void fsck_report_release(struct fsck_report *r);
 
 #endif

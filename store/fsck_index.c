@@ -8,10 +8,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,8 +42,9 @@ struct side {
 struct comparison {
     struct store *st;
     struct side live, fresh;
-    struct idlist condemned; /* packs that a gc, killed perhaps, is deleting: the index does not count them any more */
-    bool moved; /* somebody committed while we looked */
+    struct idlist
+        condemned; /* packs that a gc, killed perhaps, is deleting: the index does not count them any more */
+    bool moved;  /* somebody committed while we looked */
     bool behind; /* there are packs that the index does not know yet, or not any more */
     struct buf out;
     int lines;
@@ -79,24 +82,10 @@ static const struct digest *pack_of(const struct side *s, const struct loc *loc)
 {
     const struct pack_row wanted = {.number = loc->pack};
     const struct pack_row *row =
-        s->pack_count == 0
-            ? NULL
-            : bsearch(&wanted, s->packs, s->pack_count, sizeof(wanted), by_number);
+        s->pack_count == 0 ? NULL
+                           : bsearch(&wanted, s->packs, s->pack_count, sizeof(wanted), by_number);
 
     return row ? &row->name : NULL;
-}
-
-/* The next object; ids go up. */
-static enum err_code side_next(struct side *s, struct err *err)
-{
-    enum err_code rc = OK;
-
-    if (++s->at < s->n)
-        return OK;
-    s->at = 0;
-    rc = index_scan(s->ix, &s->cursor, &s->started, s->ids, s->locs, SCAN, &s->n, err);
-    s->end = rc || s->n == 0;
-    return rc;
 }
 
 static void add_line(struct comparison *c, char kind, const struct digest *id, const char *text)
@@ -108,6 +97,32 @@ static void add_line(struct comparison *c, char kind, const struct digest *id, c
     if (id)
         digest_hex(id, hex);
     buf_printf(&c->out, "%c %s %s\n", kind, hex, text);
+}
+
+/* A damaged page above the rows may hide them from whoever asks for one, and not from whoever walks past. */
+static enum err_code look_up_too(struct comparison *c, struct side *s, struct err *err)
+{
+    struct loc *found = mem_alloc((s->n + 1) * sizeof(*found));
+    const enum err_code rc = index_get(s->ix, s->ids, s->n, found, err);
+
+    for (size_t i = 0; !rc && i < s->n; i++)
+        if (found[i].type == 0 && !c->moved)
+            add_line(c, 'I', &s->ids[i], "the index has an object and does not find it");
+    free(found);
+    return rc;
+}
+
+/* The next object; ids go up. */
+static enum err_code side_next(struct comparison *c, struct side *s, struct err *err)
+{
+    enum err_code rc = OK;
+
+    if (++s->at < s->n)
+        return OK;
+    s->at = 0;
+    rc = index_scan(s->ix, &s->cursor, &s->started, s->ids, s->locs, SCAN, &s->n, err);
+    s->end = rc || s->n == 0;
+    return rc || s != &c->live ? rc : look_up_too(c, s, err);
 }
 
 static bool same_place(const struct comparison *c, const struct loc *a, const struct loc *b)
@@ -178,9 +193,9 @@ static enum err_code compare_objects(struct comparison *c, struct err *err)
 {
     enum err_code rc;
 
-    rc = side_next(&c->live, err);
+    rc = side_next(c, &c->live, err);
     if (!rc)
-        rc = side_next(&c->fresh, err);
+        rc = side_next(c, &c->fresh, err);
     while (!rc && (!c->live.end || !c->fresh.end)) {
         const struct digest *a = &c->live.ids[c->live.at], *b = &c->fresh.ids[c->fresh.at];
         const struct loc *x = &c->live.locs[c->live.at], *y = &c->fresh.locs[c->fresh.at];
@@ -193,9 +208,9 @@ static enum err_code compare_objects(struct comparison *c, struct err *err)
         else if (!same_place(c, x, y))
             rc = differs(c, a, x, y, err);
         if (!rc && order <= 0)
-            rc = side_next(&c->live, err);
+            rc = side_next(c, &c->live, err);
         if (!rc && order >= 0)
-            rc = side_next(&c->fresh, err);
+            rc = side_next(c, &c->fresh, err);
     }
     return rc;
 }
@@ -218,9 +233,39 @@ static void compare_stamps(struct comparison *c, const char *what, int64_t live,
     add_line(c, live > fresh ? 'J' : 'I', NULL, text);
 }
 
+static enum err_code look_up_action(struct comparison *c, const struct action_row *a,
+                                    const char *text, struct err *err)
+{
+    struct digest result;
+    int64_t stamp;
+    const enum err_code rc = index_action(c->live.ix, &a->key, &result, &stamp, err);
+
+    if (rc != ERR_NOT_FOUND)
+        return rc;
+    *err = (struct err)ERR_INIT;
+    compare_stamps(c, text, a->stamp, a->stamp, c->moved);
+    return OK;
+}
+
+static enum err_code look_up_ref(struct comparison *c, const struct ref_row *r, const char *text,
+                                 struct err *err)
+{
+    struct ref_row found;
+    enum err_code rc;
+
+    if (r->kind == OBJ_NONE)
+        return OK;
+    rc = index_ref(c->live.ix, str_of(r->name), &found, err);
+    if (rc != ERR_NOT_FOUND)
+        return rc;
+    *err = (struct err)ERR_INIT;
+    compare_stamps(c, text, r->stamp, r->stamp, c->moved);
+    return OK;
+}
+
 static void action_text(const struct digest *key, char out[DIGEST_TEXT + 16])
 {
-    memcpy(out, "action ", 7);
+    memcpy(out, "action ", sizeof("action "));
     digest_text(key, out + 7);
 }
 
@@ -238,8 +283,13 @@ static enum err_code compare_actions(struct comparison *c, struct err *err)
         const int order = i == n ? 1 : k == m ? -1 : digest_cmp(&a[i].key, &b[k].key);
 
         action_text(order <= 0 ? &a[i].key : &b[k].key, text);
-        compare_stamps(c, text, order <= 0 ? a[i].stamp : 0, order >= 0 ? b[k].stamp : 0,
-                       order == 0 && digest_eq(&a[i].result, &b[k].result));
+        /* One that only the packs have was forgotten when its result went, and its record was not worth rewriting a pack: should the
+         * result have come back, it is true, and no more needed than before. */
+        if (order <= 0)
+            compare_stamps(c, text, a[i].stamp, order >= 0 ? b[k].stamp : 0,
+                           order == 0 && digest_eq(&a[i].result, &b[k].result));
+        if (order <= 0)
+            rc = look_up_action(c, &a[i], text, err);
         i += order <= 0;
         k += order >= 0;
     }
@@ -265,6 +315,8 @@ static enum err_code compare_refs(struct comparison *c, struct err *err)
         compare_stamps(c, text, order <= 0 ? a[i].stamp : 0, order >= 0 ? b[k].stamp : 0,
                        order == 0 && a[i].kind == b[k].kind &&
                            digest_eq(&a[i].digest, &b[k].digest));
+        if (order <= 0)
+            rc = look_up_ref(c, &a[i], text, err);
         i += order <= 0;
         k += order >= 0;
     }
@@ -305,6 +357,28 @@ static enum err_code read_all(struct comparison *c, struct err *err)
     return rc;
 }
 
+/* Rows that are there for a walk and not for a question, see look_up_too. */
+static enum err_code look_up_packs(struct comparison *c, struct err *err)
+{
+    enum err_code rc = OK;
+
+    for (size_t i = 0; !rc && i < c->live.pack_count; i++) {
+        const struct pack_row *row = &c->live.packs[i];
+        struct pack_row found;
+
+        rc = index_pack(c->live.ix, row->number, &found, err);
+        if (!rc && row->records > 0)
+            rc = index_pack_by_name(c->live.ix, &row->name, &found, err);
+        if (rc == ERR_NOT_FOUND) {
+            *err = (struct err)ERR_INIT;
+            rc = OK;
+            if (!c->moved)
+                add_line(c, 'I', NULL, "the index has a pack and does not find it");
+        }
+    }
+    return rc;
+}
+
 static enum err_code rebuild_and_compare(struct comparison *c, const char *live, const char *fresh,
                                          struct err *err)
 {
@@ -328,12 +402,25 @@ static enum err_code rebuild_and_compare(struct comparison *c, const char *live,
     for (size_t i = 0; !rc && i < c->fresh.names.n; i++)
         c->behind = c->behind || !idlist_has(&c->live.names, &c->fresh.names.v[i]);
     if (!rc)
+        rc = look_up_packs(c, err);
+    if (!rc)
         rc = compare_objects(c, err);
     if (!rc)
         rc = compare_actions(c, err);
     if (!rc)
         rc = compare_refs(c, err);
     return rc;
+}
+
+/* A crash is an answer here: no handler of the program's may run, and no core is wanted. */
+static void die_of_crashes(void)
+{
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE};
+    const struct rlimit none = {0, 0};
+
+    for (size_t i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
+        (void)!signal(crashes[i], SIG_DFL);
+    (void)!setrlimit(RLIMIT_CORE, &none);
 }
 
 /* Never returns: a child of a program with threads may do little else than its work. */
@@ -344,6 +431,7 @@ __attribute__((noreturn)) static void run_child(struct store *st, const char *li
     struct err err = ERR_INIT, write_err = ERR_INIT;
     enum err_code rc;
 
+    die_of_crashes();
     buf_init(&c.out, OUT_MAX);
     rc = rebuild_and_compare(&c, live, fresh, &err);
     if (rc)

@@ -22,17 +22,17 @@
 #include "store/reader.h"
 
 enum finding_kind {
-    FOUND_PACK,         /* a record, the toc, the whole file: the pack has to be salvaged */
-    FOUND_PACK_MISSING, /* the index knows it, packs/ does not have it */
-    FOUND_LOOSE,        /* the file's bytes are not those of its name */
+    FOUND_PACK,          /* a record, the toc, the whole file: the pack has to be salvaged */
+    FOUND_PACK_MISSING,  /* the index knows it, packs/ does not have it */
+    FOUND_LOOSE,         /* the file's bytes are not those of its name */
     FOUND_LOOSE_TOUCHED, /* right bytes, wrong time: somebody wrote to it, and nothing changed */
     FOUND_LOOSE_MISSING,
-    FOUND_STRANGER,     /* a name that has no business there */
+    FOUND_STRANGER, /* a name that has no business there */
     FOUND_INDEX,
     FOUND_JOURNAL, /* the index knows a ref or bind that no pack records */
-    FOUND_MISSING,      /* something refers to it */
-    FOUND_RECIPE,       /* does not add up to its object */
-    FOUND_REMOTE,       /* a remote could not help */
+    FOUND_MISSING, /* something refers to it */
+    FOUND_RECIPE,  /* does not add up to its object */
+    FOUND_REMOTE,  /* a remote could not help */
 };
 struct finding { /* what repair needs to know; problem i of the report is finding i */
     enum finding_kind kind;
@@ -56,14 +56,16 @@ struct fsck {
     struct idset *seen; /* ids that have a finding */
     bool index_bad;     /* cannot be used, or differs */
     bool index_unusable;
+    bool rebuilt; /* in this run */
 };
 
 /* Report and options are the caller's; release the report after fsck_end. */
-void fsck_begin(struct fsck *f, struct store *st, const struct fsck_options *o, struct fsck_report *report);
+void fsck_begin(struct fsck *f, struct store *st, const struct fsck_options *o,
+                struct fsck_report *report);
 void fsck_end(struct fsck *f);
 /* id: NULL when it is not about one object.  The text is formatted. */
-void fsck_found(struct fsck *f, enum finding_kind kind, const char *file, const struct digest *id, const char *fmt, ...)
-    PRINTF_LIKE(5, 6);
+void fsck_found(struct fsck *f, enum finding_kind kind, const char *file, const struct digest *id,
+                const char *fmt, ...) PRINTF_LIKE(5, 6);
 bool fsck_in_part(const struct fsck *f, const struct digest *id);
 
 MUST_USE enum err_code fsck_packs(struct fsck *f, struct err *err);
@@ -77,9 +79,12 @@ MUST_USE enum err_code fsck_places(struct fsck *f, struct err *err);
 /* Fills in part_of of every problem that is about an object. */
 MUST_USE enum err_code fsck_paths(struct fsck *f, struct err *err);
 MUST_USE enum err_code fsck_repair(struct fsck *f, struct err *err);
+/* What refs lead to and the store has lost, from the remotes. */
+MUST_USE enum err_code fsck_fetch(struct fsck *f, struct err *err);
 /* The index anew; the store uses the new one afterwards. */
 MUST_USE enum err_code fsck_rebuild(struct fsck *f, struct err *err);
-void fsck_note_journal(struct fsck *f, const struct pack_entry *e); /* anything but binds and refs is passed over */
+void fsck_note_journal(struct fsck *f,
+                       const struct pack_entry *e); /* anything but binds and refs is passed over */
 
 /* fsck_pack.c, also for the salvage: is this record whole?  What is wrong goes to why.  members: one bit per member of a frame, cleared
  * when its bytes are wrong; NULL when nobody asks. */
@@ -87,10 +92,12 @@ struct checker;
 struct checker *checker_new(struct fsck *f);
 void checker_free(struct checker *c);
 /* OK with *good = false: not what it says.  raw: the decoded frame, for FRAMES; valid until the next call. */
-MUST_USE enum err_code checker_record(struct checker *c, const struct pack_entry *e, const void *payload, size_t n,
-                                      enum fsck_level level, bool *good, const char **why, struct err *err);
+MUST_USE enum err_code checker_record(struct checker *c, const struct pack_entry *e,
+                                      const void *payload, size_t n, enum fsck_level level,
+                                      bool *good, const char **why, struct err *err);
 /* Of the frame that was checked last. */
-const struct frame_member *checker_members(const struct checker *c, size_t *count, const char **raw);
+const struct frame_member *checker_members(const struct checker *c, size_t *count,
+                                           const char **raw);
 bool checker_member_good(const struct checker *c, size_t i);
 
 #endif

@@ -92,7 +92,8 @@ static enum err_code check_file(struct folder_job *job, const char *name, const 
         fsck_found(f, FOUND_LOOSE, name, id, "loose/%s holds other bytes than its name says", name);
     else if (!rc && was_touched(&info))
         fsck_found(f, FOUND_LOOSE_TOUCHED, name, id,
-                   "loose/%s was opened for writing: its time has moved, its bytes are right", name);
+                   "loose/%s was opened for writing: its time has moved, its bytes are right",
+                   name);
 out:
     os_close_quiet(&fd);
     return rc;

@@ -640,8 +640,8 @@ enum err_code fsck_packs(struct fsck *f, struct err *err)
         if (strlen(entries[i].name) != DIGEST_HEX ||
             digest_parse(entries[i].name, DIGEST_HEX, &job->name, &ignored) != OK) {
             if (entries[i].name[0] != '.') /* what NFS keeps of open files begins with a dot */
-                fsck_found(f, FOUND_STRANGER, entries[i].name, NULL, "packs/%s is no pack of weir's",
-                           entries[i].name);
+                fsck_found(f, FOUND_STRANGER, entries[i].name, NULL,
+                           "packs/%s is no pack of weir's", entries[i].name);
             continue;
         }
         job->f = f;

@@ -81,7 +81,8 @@ static enum err_code repair_file(struct fsck *f, size_t i, struct err *err)
     } else if (found->kind == FOUND_LOOSE_TOUCHED) {
         rc = set_time_back(f, found->file, &done, err);
     } else if (found->kind == FOUND_STRANGER) {
-        rc = quarantine(f, strchr(found->file, '/') ? f->st->loose : f->st->packs, found->file, err);
+        rc =
+            quarantine(f, strchr(found->file, '/') ? f->st->loose : f->st->packs, found->file, err);
         done = !rc;
     }
     if (done)
@@ -98,7 +99,8 @@ struct salvage {
     struct pack *pack;
     const struct pack_entry *toc; /* NULL when there is none to believe */
     size_t count;
-    bool lost_way; /* records were skipped, and no toc says what is a record and what only looks like one */
+    bool
+        lost_way; /* records were skipped, and no toc says what is a record and what only looks like one */
 };
 
 /* Contents prove themselves by their hash.  A bind or ref does not: behind a damaged place without a toc it might be part of
@@ -190,8 +192,7 @@ static enum err_code save_records(struct salvage *s, struct err *err)
     return rc;
 }
 
-static enum err_code save_pack(struct fsck *f, struct evac *evac, const char *file,
-                               struct err *err)
+static enum err_code save_pack(struct fsck *f, struct evac *evac, const char *file, struct err *err)
 {
     struct salvage s = {.f = f, .evac = evac};
     struct err ignored = ERR_INIT;
@@ -351,44 +352,51 @@ static enum err_code repair_packs(struct fsck *f, struct err *err)
 enum err_code fsck_rebuild(struct fsck *f, struct err *err)
 {
     struct rebuild_report report = {0};
+    struct err open_err = ERR_INIT;
     struct store *st = f->st;
     struct buf path;
-    enum err_code rc;
+    enum err_code rc, opened;
 
     buf_init(&path, 1 << 16);
     buf_printf(&path, "%s/index", st->root);
     rc = buf_check(&path, "path of the index", err);
-    if (!rc) {
-        /* Numbers of packs change: nothing that was opened by number may stay. */
-        pack_cache_free(st->cache);
-        st->cache = NULL;
-        index_close(st->index);
-        st->index = NULL;
-        rc = index_rebuild(path.p, st->packs, st->loose, &report, err);
+    if (rc)
+        goto out;
+    /* Numbers of packs change: nothing that was opened by number may stay. */
+    pack_cache_free(st->cache);
+    st->cache = NULL;
+    index_close(st->index);
+    st->index = NULL;
+    rc = index_rebuild(path.p, st->packs, st->loose, &report, err);
+    /* The old one, when there is no new one. */
+    opened = index_open(path.p, INDEX_WRITE, &st->index, &open_err);
+    if (!opened)
+        opened = pack_cache_new(st, &st->cache, &open_err);
+    if (!rc && opened) {
+        rc = opened;
+        *err = open_err;
     }
-    if (!rc)
-        rc = index_open(path.p, INDEX_WRITE, &st->index, err);
-    if (!rc)
-        rc = pack_cache_new(st, &st->cache, err);
+out:
     buf_release(&report.problems);
     buf_release(&path);
-    for (size_t i = 0; !rc && i < f->report->problem_count; i++)
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < f->report->problem_count; i++)
         if (f->findings[i].kind == FOUND_INDEX)
             repaired(f, i);
-    f->index_bad = f->index_bad && rc != OK;
-    f->index_unusable = f->index_unusable && rc != OK;
-    return rc;
+    f->rebuilt = true;
+    f->index_bad = f->index_unusable = false;
+    return OK;
 }
 
 /* ---- what is lost ------------------------------------------------------------------------------ */
 
-static enum err_code fetch_lost(struct fsck *f, struct err *err)
+static enum err_code list_lost(struct fsck *f, struct idlist *lost, struct err *err)
 {
-    struct idlist lost = {0};
     struct loc loc;
-    bool *found;
     enum err_code rc = OK;
 
+    lost->n = 0;
     for (size_t i = 0; !rc && i < f->report->problem_count; i++) {
         const struct fsck_problem *p = &f->report->problems[i];
 
@@ -396,9 +404,19 @@ static enum err_code fetch_lost(struct fsck *f, struct err *err)
             continue;
         rc = index_get(f->st->index, &p->id, 1, &loc, err);
         if (!rc && loc.type == 0)
-            idlist_add(&lost, &p->id);
+            idlist_add(lost, &p->id);
     }
-    idlist_sort(&lost);
+    idlist_sort(lost);
+    return rc;
+}
+
+enum err_code fsck_fetch(struct fsck *f, struct err *err)
+{
+    struct idlist lost = {0};
+    bool *found;
+    enum err_code rc;
+
+    rc = list_lost(f, &lost, err);
     found = mem_zero(lost.n + 1, sizeof(*found));
     /* A remote that cannot be reached keeps nobody from the rest of the repair. */
     if (!rc && lost.n > 0 && f->st->config.remote_count > 0) {
@@ -432,5 +450,5 @@ enum err_code fsck_repair(struct fsck *f, struct err *err)
         if (f->findings[i].kind == FOUND_JOURNAL || digest_is_zero(&f->report->problems[i].id))
             if (f->findings[i].kind != FOUND_STRANGER && f->findings[i].kind != FOUND_REMOTE)
                 repaired(f, i);
-    return rc ? rc : fetch_lost(f, err);
+    return rc;
 }

@@ -32,10 +32,11 @@ static enum err_code missing_under_ref(struct store *st, const struct digest *id
 
     (void)st;
     digest_text(id, text);
-    return err_set(err, ERR_DAMAGED,
-                   "object %s is missing, and a ref leads to it; nothing was deleted, run weir fsck "
-                   "(it names the ref)",
-                   text);
+    return err_set(
+        err, ERR_DAMAGED,
+        "object %s is missing, and a ref leads to it; nothing was deleted, run weir fsck "
+        "(it names the ref)",
+        text);
 }
 
 static enum err_code add_refs(struct gc *g, struct err *err)

@@ -28,30 +28,32 @@
 
 struct gc_options {
     bool dry_run;
-    int64_t grace_s;  /* -1: from the config */
-    struct buf *list; /* NULL, or: one line per pack and loose file that goes, with size and why; and per root what it keeps (dry run) */
+    int64_t grace_s; /* -1: from the config */
+    struct buf *
+        list; /* NULL, or: one line per pack and loose file that goes, with size and why; and per root what it keeps (dry run) */
     struct progress *progress;
 };
 struct gc_report {
-    int64_t roots, live_objects, live_bytes;     /* bytes as stored */
+    int64_t roots, live_objects, live_bytes; /* bytes as stored */
     int64_t dead_objects, freed_bytes;
     int64_t packs_deleted, packs_rewritten, loose_deleted, tmp_deleted;
 };
-MUST_USE enum err_code store_gc(struct store *st, const struct gc_options *o, struct gc_report *out, struct err *err);
+MUST_USE enum err_code store_gc(struct store *st, const struct gc_options *o, struct gc_report *out,
+                                struct err *err);
 
 /* Compaction (weir store pack): loose objects not used for cold_s seconds (atime) become chunks, compressed with codec_best, and a recipe; small packs (below
  * a quarter of PACK_TARGET_BYTES) are merged into full ones.  Decoded and compared before anything is replaced; old
  * files go through the same condemn protocol. */
 struct compact_options {
-    int64_t cold_s;  /* 0: everything */
+    int64_t cold_s; /* 0: everything */
     bool dry_run;
     struct progress *progress;
 };
 struct compact_report {
     int64_t loose_packed, bytes_before, bytes_after, packs_merged;
 };
-MUST_USE enum err_code store_compact(struct store *st, const struct compact_options *o, struct compact_report *out,
-                                     struct err *err);
+MUST_USE enum err_code store_compact(struct store *st, const struct compact_options *o,
+                                     struct compact_report *out, struct err *err);
 /* Steps 1's last part, for store_open and others that hold lock.gc. */
 MUST_USE enum err_code gc_finish_condemned(struct store *st, int64_t since_ns, struct err *err);
 
@@ -60,7 +62,8 @@ struct mark;
 MUST_USE enum err_code mark_new(struct store *st, struct mark **out, struct err *err);
 void mark_free(struct mark *m);
 /* Missing objects do not stop it: they are collected (mark_missing). */
-MUST_USE enum err_code mark_root(struct mark *m, enum obj_kind kind, const struct digest *id, struct err *err);
+MUST_USE enum err_code mark_root(struct mark *m, enum obj_kind kind, const struct digest *id,
+                                 struct err *err);
 bool mark_has(const struct mark *m, const struct digest *id);
 int64_t mark_count(const struct mark *m);
 const struct digest *mark_missing(const struct mark *m, size_t *count);

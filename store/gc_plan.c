@@ -166,10 +166,8 @@ static void sort_object(struct plan *p, const struct digest *id, const struct lo
     if (!reached && pack && loc->type != LOC_SLICE)
         pack->dead_objects++;
     if (loc->type == LOC_LOOSE)
-        add_loose(p, &(struct plan_loose){.id = *id,
-                                          .loc = *loc,
-                                          .size = (int64_t)loc->raw,
-                                          .state = LOOSE_GONE});
+        add_loose(p, &(struct plan_loose){
+                         .id = *id, .loc = *loc, .size = (int64_t)loc->raw, .state = LOOSE_GONE});
     else if (reached && loc->type == LOC_SLICE)
         add_slice(p, id, loc);
     else if (reached)
@@ -367,8 +365,7 @@ static bool is_young(const struct plan *p, const struct plan_loose *l)
 {
     if (l->state == LOOSE_GONE)
         return false;
-    return l->atime_ns >= p->young_ns ||
-           (l->state == LOOSE_ORPHAN && l->atime_ns >= p->orphan_ns);
+    return l->atime_ns >= p->young_ns || (l->state == LOOSE_ORPHAN && l->atime_ns >= p->orphan_ns);
 }
 
 static enum err_code judge_loose(struct plan *p, struct err *err)

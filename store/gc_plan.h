@@ -20,8 +20,8 @@ enum verdict { PLAN_KEEP, PLAN_DELETE, PLAN_REWRITE };
 struct plan_pack {
     struct pack_row row;
     int64_t live_bytes;
-    int64_t dead_objects;       /* index entries that go with it */
-    size_t live, uncovered;     /* records that count; those of them that were not saved yet */
+    int64_t dead_objects;   /* index entries that go with it */
+    size_t live, uncovered; /* records that count; those of them that were not saved yet */
     enum verdict verdict;
 };
 
@@ -50,10 +50,12 @@ struct journal_view;
 struct plan {
     struct store *st;
     struct mark *mark;
-    int64_t young_ns;  /* packs made, and loose files used, at or after this stay */
-    int64_t orphan_ns; /* the same for loose files that no pack announces: their writer may be at work */
+    int64_t young_ns; /* packs made, and loose files used, at or after this stay */
+    int64_t
+        orphan_ns; /* the same for loose files that no pack announces: their writer may be at work */
     const struct plan *before; /* second thoughts: only what this plan let go may go */
-    const struct idset *saved; /*   and only what was saved before need not be saved again; NULL in a first plan */
+    const struct idset
+        *saved; /*   and only what was saved before need not be saved again; NULL in a first plan */
 
     struct plan_pack *packs; /* by number */
     size_t pack_count;
@@ -71,7 +73,7 @@ struct plan {
 void plan_init(struct plan *p, struct store *st, struct mark *mark);
 void plan_release(struct plan *p);
 MUST_USE enum err_code plan_make(struct plan *p, struct err *err);
-struct plan_pack *plan_find_pack(const struct plan *p, uint32_t number);  /* NULL when absent */
+struct plan_pack *plan_find_pack(const struct plan *p, uint32_t number); /* NULL when absent */
 struct plan_loose *plan_find_loose(const struct plan *p, const struct digest *id);
 
 /* Does this record (or member of a frame) have to be saved when its pack goes? */

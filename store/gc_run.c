@@ -248,8 +248,9 @@ enum err_code store_gc(struct store *st, const struct gc_options *o, struct gc_r
     if (!rc && !all)
         rc = collect(&g, o, out, err);
     else if (!rc && o->list)
-        buf_str(o->list, "nothing goes: the index was rebuilt within the grace period, and what was "
-                         "used before that is not known\n");
+        buf_str(o->list,
+                "nothing goes: the index was rebuilt within the grace period, and what was "
+                "used before that is not known\n");
     if (!rc)
         rc = gc_clean_tmp(st, grace_s, o->dry_run, o->list, &out->tmp_deleted, err);
     if (!rc && !o->dry_run)

@@ -61,60 +61,76 @@ struct loc {
 enum obj_kind { OBJ_NONE = 0, OBJ_BLOB = 1, OBJ_TREE = 2 };
 
 struct index;
-enum index_mode { INDEX_READ, INDEX_WRITE }; /* READ never writes, not even on a damaged or old index; the environment must exist */
+enum index_mode {
+    INDEX_READ,
+    INDEX_WRITE
+}; /* READ never writes, not even on a damaged or old index; the environment must exist */
 /* dir: path of the folder; created in INDEX_WRITE. */
-MUST_USE enum err_code index_open(const char *dir, enum index_mode mode, struct index **out, struct err *err);
+MUST_USE enum err_code index_open(const char *dir, enum index_mode mode, struct index **out,
+                                  struct err *err);
 void index_close(struct index *ix); /* NULL is fine */
 
 /* ---- reading ---- */
 /* locs[i].type = 0 when ids[i] is absent.  Sorted input is faster.  Any n; one read transaction. */
-MUST_USE enum err_code index_get(struct index *ix, const struct digest *ids, size_t n, struct loc *locs, struct err *err);
+MUST_USE enum err_code index_get(struct index *ix, const struct digest *ids, size_t n,
+                                 struct loc *locs, struct err *err);
 /* The next up to max objects after *cursor (zero digest to start; updated).  *n = 0 at the end. */
-MUST_USE enum err_code index_scan(struct index *ix, struct digest *cursor, bool *started, struct digest *ids,
-                                  struct loc *locs, size_t max, size_t *n, struct err *err);
+MUST_USE enum err_code index_scan(struct index *ix, struct digest *cursor, bool *started,
+                                  struct digest *ids, struct loc *locs, size_t max, size_t *n,
+                                  struct err *err);
 struct pack_row {
     uint32_t number;
     struct digest name;
     int64_t bytes, records, created_ns;
 };
-MUST_USE enum err_code index_pack(struct index *ix, uint32_t number, struct pack_row *out, struct err *err); /* ERR_NOT_FOUND */
-MUST_USE enum err_code index_pack_by_name(struct index *ix, const struct digest *name, struct pack_row *out,
+MUST_USE enum err_code index_pack(struct index *ix, uint32_t number, struct pack_row *out,
+                                  struct err *err); /* ERR_NOT_FOUND */
+MUST_USE enum err_code index_pack_by_name(struct index *ix, const struct digest *name,
+                                          struct pack_row *out,
                                           struct err *err); /* ERR_NOT_FOUND */
-MUST_USE enum err_code index_packs(struct index *ix, struct pack_row **rows, size_t *n, struct err *err); /* free(*rows) */
-MUST_USE enum err_code index_action(struct index *ix, const struct digest *key, struct digest *result, int64_t *stamp,
+MUST_USE enum err_code index_packs(struct index *ix, struct pack_row **rows, size_t *n,
+                                   struct err *err); /* free(*rows) */
+MUST_USE enum err_code index_action(struct index *ix, const struct digest *key,
+                                    struct digest *result, int64_t *stamp,
                                     struct err *err); /* ERR_NOT_FOUND */
 struct action_row {
     struct digest key, result;
     int64_t stamp;
 };
-MUST_USE enum err_code index_actions(struct index *ix, struct action_row **rows, size_t *n, struct err *err);
+MUST_USE enum err_code index_actions(struct index *ix, struct action_row **rows, size_t *n,
+                                     struct err *err);
 struct ref_row {
     char *name; /* in the same allocation as the rows */
     struct digest digest;
     enum obj_kind kind; /* OBJ_NONE: removed */
     int64_t stamp;
 };
-MUST_USE enum err_code index_ref(struct index *ix, struct str name, struct ref_row *out, struct err *err); /* name = NULL; ERR_NOT_FOUND also for
+MUST_USE enum err_code index_ref(struct index *ix, struct str name, struct ref_row *out,
+                                 struct err *err); /* name = NULL; ERR_NOT_FOUND also for
                                                                                          a removed one, whose stamp is in *out */
 /* All refs with that prefix, sorted by name; removed ones only when asked for. */
 enum ref_want { REF_LIVE, REF_ALL };
-MUST_USE enum err_code index_refs(struct index *ix, struct str prefix, enum ref_want want, struct ref_row **rows,
-                                  size_t *n, struct err *err); /* free(*rows) */
+MUST_USE enum err_code index_refs(struct index *ix, struct str prefix, enum ref_want want,
+                                  struct ref_row **rows, size_t *n,
+                                  struct err *err); /* free(*rows) */
 struct touch_row {
     struct digest id;
     enum obj_kind kind;
     int64_t time_ns;
 };
-MUST_USE enum err_code index_touches(struct index *ix, struct touch_row **rows, size_t *n, struct err *err);
+MUST_USE enum err_code index_touches(struct index *ix, struct touch_row **rows, size_t *n,
+                                     struct err *err);
 struct lease_row {
     char *name;
     int64_t expiry_ns;
     enum obj_kind kind;
     struct digest digest;
 };
-MUST_USE enum err_code index_leases(struct index *ix, struct lease_row **rows, size_t *n, struct err *err);
+MUST_USE enum err_code index_leases(struct index *ix, struct lease_row **rows, size_t *n,
+                                    struct err *err);
 struct index_stat {
-    int64_t objects, packs, actions, refs, memos, epoch, commits, packs_mtime, file_bytes, condemned;
+    int64_t objects, packs, actions, refs, memos, epoch, commits, packs_mtime, file_bytes,
+        condemned;
 };
 MUST_USE enum err_code index_stat(struct index *ix, struct index_stat *out, struct err *err);
 
@@ -125,8 +141,8 @@ struct memo_key {
 };
 /* found[i] says whether keys[i] is known with exactly these times and size, and was stored in the present epoch or its object still
  * exists. */
-MUST_USE enum err_code index_memo_get(struct index *ix, const struct memo_key *keys, size_t n, struct digest *ids,
-                                      bool *found, struct err *err);
+MUST_USE enum err_code index_memo_get(struct index *ix, const struct memo_key *keys, size_t n,
+                                      struct digest *ids, bool *found, struct err *err);
 struct memo_row {
     struct memo_key key;
     struct digest id;
@@ -136,8 +152,9 @@ struct memo_row {
 struct index_commit {
     struct pack *const *packs; /* durable packs to merge, in any order */
     size_t pack_count;
-    const struct digest *reused; /* ids that the writer found present and did not write: each must still be there and */
-    size_t reused_count;         /*   not condemned, else ERR_CHANGED and nothing is committed */
+    const struct digest *
+        reused; /* ids that the writer found present and did not write: each must still be there and */
+    size_t reused_count;           /*   not condemned, else ERR_CHANGED and nothing is committed */
     const struct touch_row *touch; /* roots for the grace period */
     size_t touch_count;
     const struct memo_row *memo;
@@ -149,12 +166,15 @@ struct index_commit {
 };
 /* ERR_CHANGED also for a pack that is condemned or announces a condemned loose file.  A commit too large for one transaction that is
  * refused leaves its packs unknown (their locations are in, which is harmless): write anew and commit all of them again. */
-MUST_USE enum err_code index_commit(struct index *ix, const struct index_commit *c, struct err *err);
+MUST_USE enum err_code index_commit(struct index *ix, const struct index_commit *c,
+                                    struct err *err);
 /* Merge packs found in the packs folder that the index does not know (left by nodes or by a crash), except condemned ones, when the
  * folder's mtime differs from the one noted; BIND results found are touched.  Opens packs from packs_dir.  Damaged packs and records
  * are passed over (fsck names them), and so is, until the gc has ended, a pack that announces a loose file that is being deleted. */
-MUST_USE enum err_code index_sync(struct index *ix, int packs_dir, int64_t *merged, struct err *err);
-MUST_USE enum err_code index_lease(struct index *ix, const struct lease_row *row, struct err *err); /* expiry 0 drops it; ERR_NOT_FOUND
+MUST_USE enum err_code index_sync(struct index *ix, int packs_dir, int64_t *merged,
+                                  struct err *err);
+MUST_USE enum err_code index_lease(struct index *ix, const struct lease_row *row,
+                                   struct err *err); /* expiry 0 drops it; ERR_NOT_FOUND
                                           when kind is not OBJ_NONE and the object is not there or condemned */
 MUST_USE enum err_code index_drop_memo(struct index *ix, struct err *err);
 
@@ -167,21 +187,24 @@ struct condemned {
 };
 /* In one transaction: if "commits" differs from seen, *commits = the present value, nothing is done and *raced = true.  Else the names
  * are written to condemned and "epoch" is raised. */
-MUST_USE enum err_code index_condemn(struct index *ix, const struct condemned *c, int64_t seen, bool *raced,
-                                     int64_t *commits, struct err *err);
-MUST_USE enum err_code index_condemned(struct index *ix, struct condemned *out, struct err *err); /* free both arrays */
+MUST_USE enum err_code index_condemn(struct index *ix, const struct condemned *c, int64_t seen,
+                                     bool *raced, int64_t *commits, struct err *err);
+MUST_USE enum err_code index_condemned(struct index *ix, struct condemned *out,
+                                       struct err *err); /* free both arrays */
 /* Remove places in condemned packs (an object's next place moves up), their pack rows, and actions whose result is no longer there; in
  * batches. */
 MUST_USE enum err_code index_purge(struct index *ix, struct err *err);
 /* These condemned loose files were not deleted after all (loose_delete's atime rule): they count again.  Before index_absolve. */
-MUST_USE enum err_code index_reprieve(struct index *ix, const struct digest *loose, size_t n, struct err *err);
+MUST_USE enum err_code index_reprieve(struct index *ix, const struct digest *loose, size_t n,
+                                      struct err *err);
 /* The files are gone: forget that they were condemned; loose ones become "gone". */
 MUST_USE enum err_code index_absolve(struct index *ix, const struct condemned *c, struct err *err);
 /* Touch rows older than before_ns go. */
 MUST_USE enum err_code index_forget_touch(struct index *ix, int64_t before_ns, struct err *err);
 /* Drop the place that index_get answers with (damaged and quarantined), so that the next one answers.  A loose file takes its slices along.
  * The epoch is raised: the memo must not vouch for what is not there. */
-MUST_USE enum err_code index_drop_objects(struct index *ix, const struct digest *ids, size_t n, struct err *err);
+MUST_USE enum err_code index_drop_objects(struct index *ix, const struct digest *ids, size_t n,
+                                          struct err *err);
 
 /* ---- rebuilding ---- */
 /* A fresh index in dir (made aside, renamed over the old index file when complete) from all packs of packs_dir and the loose files that are
@@ -193,8 +216,8 @@ struct rebuild_report {
     int64_t packs, damaged_packs, objects, actions, refs;
     struct buf problems; /* one line each; buf_release it, whatever is returned */
 };
-MUST_USE enum err_code index_rebuild(const char *dir, int packs_dir, int loose_dir, struct rebuild_report *report,
-                                     struct err *err);
+MUST_USE enum err_code index_rebuild(const char *dir, int packs_dir, int loose_dir,
+                                     struct rebuild_report *report, struct err *err);
 /* "touch_all" of meta, 0 when none: gc treats every object as touched then. */
 MUST_USE enum err_code index_touch_all(struct index *ix, int64_t *time_ns, struct err *err);
 /* One line per object, pack, action and ref, sorted by kind and key, pack numbers replaced by names: equal text means equal content.  Hidden

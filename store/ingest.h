@@ -15,24 +15,28 @@
 
 #include "store/writer.h"
 
-enum ingest_how { INGEST_COPY, INGEST_ADOPT /* move files in: they are gone from the folder after the commit */ };
+enum ingest_how {
+    INGEST_COPY,
+    INGEST_ADOPT /* move files in: they are gone from the folder after the commit */
+};
 struct ingest_options {
     enum ingest_how how;
-    const char *ref;            /* set in the same commit; NULL: none */
-    bool no_memo;               /* read everything */
-    struct progress *progress;  /* NULL is fine */
+    const char *ref;           /* set in the same commit; NULL: none */
+    bool no_memo;              /* read everything */
+    struct progress *progress; /* NULL is fine */
 };
 struct ingest_result {
     struct digest digest;
     enum obj_kind kind;
-    int64_t size;               /* of the object itself */
+    int64_t size;                       /* of the object itself */
     int64_t files, bytes, hashed_files; /* below it */
     struct writer_stats stats;
 };
 MUST_USE enum err_code store_add(struct store *st, const char *path, const struct ingest_options *o,
                                  struct ingest_result *out, struct err *err);
 /* The same inside a caller's session (weir-exec adopts several outputs, then binds them, in one commit). */
-MUST_USE enum err_code ingest_path(struct writer *w, int dir, const char *path, const struct ingest_options *o,
-                                   struct ingest_result *out, struct err *err);
+MUST_USE enum err_code ingest_path(struct writer *w, int dir, const char *path,
+                                   const struct ingest_options *o, struct ingest_result *out,
+                                   struct err *err);
 
 #endif

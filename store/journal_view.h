@@ -14,7 +14,8 @@
 #include "store/store.h"
 
 struct journal_view;
-MUST_USE enum err_code journal_view_new(struct store *st, struct journal_view **out, struct err *err);
+MUST_USE enum err_code journal_view_new(struct store *st, struct journal_view **out,
+                                        struct err *err);
 void journal_view_free(struct journal_view *j); /* NULL is fine */
 /* e is the toc entry of a REC_BIND or REC_REF. */
 bool journal_counts(const struct journal_view *j, const struct pack_entry *e);

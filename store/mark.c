@@ -8,7 +8,7 @@
 #include "store/tree.h"
 
 #define FRONTIER_MAX 262144 /* trees looked up and put in order at once */
-#define TREE_BATCH 4096     /* trees decoded before their entries are marked: about 30 MiB of entries */
+#define TREE_BATCH 4096 /* trees decoded before their entries are marked: about 30 MiB of entries */
 #define BLOB_BATCH (1 << 20)
 #define BUCKETS 16 /* pending blobs by their first four bits: each is sorted and looked up alone */
 #define LOOKUP 4096
@@ -32,10 +32,10 @@ struct mark {
     struct store *st;
     struct pool *pool;
     struct idset *ids;
-    struct idlist trees;           /* to be walked */
-    struct idlist blobs[BUCKETS];  /* to be looked up */
+    struct idlist trees;          /* to be walked */
+    struct idlist blobs[BUCKETS]; /* to be looked up */
     size_t blob_count;
-    struct places recipes;         /* to be read */
+    struct places recipes; /* to be read */
     struct idlist missing;
     struct idlist *log;
     bool lenient;

@@ -15,24 +15,31 @@
 
 #include "store/store.h"
 
-enum mat_how { MAT_AUTO, MAT_REFLINK /* fail rather than anything else */, MAT_LINK /* hard links whoever we are */, MAT_COPY };
+enum mat_how {
+    MAT_AUTO,
+    MAT_REFLINK /* fail rather than anything else */,
+    MAT_LINK /* hard links whoever we are */,
+    MAT_COPY
+};
 struct mat_options {
     enum mat_how how;
-    bool read_only;   /* files 0444/0555, directories 0555 (task inputs) */
-    bool shielded;    /* the caller will put the result behind materialise_shield */
+    bool read_only; /* files 0444/0555, directories 0555 (task inputs) */
+    bool shielded;  /* the caller will put the result behind materialise_shield */
     struct progress *progress;
 };
 struct mat_result {
     int64_t files, bytes, linked, cloned, copied;
 };
-MUST_USE enum err_code materialise(struct store *st, enum obj_kind kind, const struct digest *id, const char *dest,
-                                   const struct mat_options *o, struct mat_result *out, struct err *err);
+MUST_USE enum err_code materialise(struct store *st, enum obj_kind kind, const struct digest *id,
+                                   const char *dest, const struct mat_options *o,
+                                   struct mat_result *out, struct err *err);
 
 /* For a child between fork and exec: a private mount namespace (with a user namespace when not root) in which dir is bind mounted read only.
  * ERR_MISSING where the kernel or the container does not allow it. */
 MUST_USE enum err_code materialise_shield(const char *dir, struct err *err);
 bool materialise_shield_works(void); /* tried once in a child, remembered */
 /* After a task: did anybody change the hard-linked loose files below this tree?  Changed ones are quarantined; ERR_DAMAGED names them. */
-MUST_USE enum err_code materialise_audit(struct store *st, enum obj_kind kind, const struct digest *id, struct err *err);
+MUST_USE enum err_code materialise_audit(struct store *st, enum obj_kind kind,
+                                         const struct digest *id, struct err *err);
 
 #endif

@@ -31,8 +31,9 @@
 #include "store/index.h"
 
 #define STORE_FORMAT 1
-#define LOOSE_MIN_BYTES (1 << 20)         /* smaller files go into packs */
-#define LOOSE_MTIME_NS 1000000000LL       /* 1970-01-01T00:00:01Z: a loose file with another mtime has been written to */
+#define LOOSE_MIN_BYTES (1 << 20) /* smaller files go into packs */
+#define LOOSE_MTIME_NS                                                                             \
+    1000000000LL /* 1970-01-01T00:00:01Z: a loose file with another mtime has been written to */
 #define STORE_GRACE_DEFAULT_S (24 * INT64_C(3600)) /* config: retention.grace */
 
 enum store_mode {
@@ -42,36 +43,40 @@ enum store_mode {
 };
 
 struct store {
-    char *root;    /* path of .weir */
+    char *root;                                            /* path of .weir */
     int objects, packs, loose, tmp, condemned, quarantine; /* directory descriptors */
     enum store_mode mode;
     struct index *index; /* NULL on a node (STORE_NODE) */
     struct config config;
     struct pack_cache *cache; /* open packs, decoded frames and recipes; bounded (reader.c) */
-    int threads;         /* for hashing and packing: os_cpu_count, at most 16, or config */
-    int64_t lose_seed;   /* WEIR_LOSE=seed,percent: pretend that so many objects are gone (tests of recovery) */
+    int threads;              /* for hashing and packing: os_cpu_count, at most 16, or config */
+    int64_t
+        lose_seed; /* WEIR_LOSE=seed,percent: pretend that so many objects are gone (tests of recovery) */
     int lose_percent;
 };
 
 /* dir: where .weir goes.  An existing store is ERR_EXISTS; a half-made one (crash) is completed. */
-MUST_USE enum err_code store_init(const char *dir, const char *objects_path /* NULL: inside .weir */, struct err *err);
+MUST_USE enum err_code
+store_init(const char *dir, const char *objects_path /* NULL: inside .weir */, struct err *err);
 /* start: a folder; .weir is looked for there and upwards, WEIR_DIR in the environment comes first when start is NULL. */
-MUST_USE enum err_code store_open(const char *start, enum store_mode mode, struct store **out, struct err *err);
+MUST_USE enum err_code store_open(const char *start, enum store_mode mode, struct store **out,
+                                  struct err *err);
 void store_close(struct store *st); /* NULL is fine */
 
 /* Refs: a mutable name for a digest and its kind, kept as a root.  Names: 1..400 bytes of [A-Za-z0-9._@=,/\[\]+-], no "..", no
  * leading or trailing '/'.  Setting is durable on return. */
 MUST_USE enum err_code store_ref_check(struct str name, struct err *err);
-MUST_USE enum err_code store_ref_set(struct store *st, struct str name, enum obj_kind kind, const struct digest *d,
-                                     struct err *err); /* OBJ_NONE removes; the target must exist, else ERR_NOT_FOUND */
+MUST_USE enum err_code
+store_ref_set(struct store *st, struct str name, enum obj_kind kind, const struct digest *d,
+              struct err *err); /* OBJ_NONE removes; the target must exist, else ERR_NOT_FOUND */
 /* "sha256:..", bare hex, a unique prefix of at least 8 hex digits, or a ref name, optionally followed by "/path/in/tree"
  * (after ':' : NAME:path).  kind says what the path led to. */
-MUST_USE enum err_code store_resolve(struct store *st, struct str text, struct digest *out, enum obj_kind *kind,
-                                     struct err *err);
+MUST_USE enum err_code store_resolve(struct store *st, struct str text, struct digest *out,
+                                     enum obj_kind *kind, struct err *err);
 
 /* Is everything under this object there?  (Present in the index, and loose files exist.)  *missing = the first absent id. */
-MUST_USE enum err_code store_complete(struct store *st, enum obj_kind kind, const struct digest *d, bool *complete,
-                                      struct digest *missing, struct err *err);
+MUST_USE enum err_code store_complete(struct store *st, enum obj_kind kind, const struct digest *d,
+                                      bool *complete, struct digest *missing, struct err *err);
 /* Invariants of the whole store, cheap enough for tests after every step: index against packs and loose files, sizes, temporary
  * files allowed.  ERR_DAMAGED with the first violation. */
 MUST_USE enum err_code store_check(struct store *st, struct err *err);
@@ -82,6 +87,7 @@ MUST_USE enum err_code store_lock_gc(struct store *st, int *fd, struct err *err)
  * COMMIT_ALONE: gc, around its last look for commits and the condemnation.  So what becomes durable never relies on what is
  * condemned meanwhile, also when the writer is killed between its last pack and the index. */
 enum commit_lock { COMMIT_WITH_OTHERS, COMMIT_ALONE };
-MUST_USE enum err_code store_lock_commit(struct store *st, enum commit_lock how, int *fd, struct err *err);
+MUST_USE enum err_code store_lock_commit(struct store *st, enum commit_lock how, int *fd,
+                                         struct err *err);
 
 #endif

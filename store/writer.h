@@ -29,21 +29,23 @@ MUST_USE enum err_code writer_open(struct store *st, struct writer **out, struct
 void writer_release(struct writer *w); /* NULL is fine */
 
 /* Bytes in memory; n <= CODEC_RAW_MAX for blobs, TREE_BYTES_MAX for trees.  out: its digest. */
-MUST_USE enum err_code writer_put(struct writer *w, enum obj_kind kind, const void *p, size_t n, struct digest *out,
-                                  struct err *err);
+MUST_USE enum err_code writer_put(struct writer *w, enum obj_kind kind, const void *p, size_t n,
+                                  struct digest *out, struct err *err);
 /* A regular file, copied in.  fd is at any position and stays the caller's.  path is for messages. */
-MUST_USE enum err_code writer_put_file(struct writer *w, int fd, const char *path, struct digest *out, int64_t *size,
-                                       struct err *err);
+MUST_USE enum err_code writer_put_file(struct writer *w, int fd, const char *path,
+                                       struct digest *out, int64_t *size, struct err *err);
 /* A regular file, moved in: hashed once, made 0444, fsynced, linked into loose/, then unlinked from (dir, name).  Falls back to a copy when
  * it is below LOOSE_MIN_BYTES, on another file system, has other hard links, or is open for writing elsewhere (refused:
  * ERR_CHANGED).  The source name is removed only at writer_commit, after everything is durable; on failure it stays. */
-MUST_USE enum err_code writer_adopt_file(struct writer *w, int dir, const char *name, const char *path, struct digest *out,
-                                         int64_t *size, struct err *err);
+MUST_USE enum err_code writer_adopt_file(struct writer *w, int dir, const char *name,
+                                         const char *path, struct digest *out, int64_t *size,
+                                         struct err *err);
 /* action key -> result (a tree or blob put before or present). */
-MUST_USE enum err_code writer_bind(struct writer *w, const struct digest *key, const struct digest *result, struct err *err);
+MUST_USE enum err_code writer_bind(struct writer *w, const struct digest *key,
+                                   const struct digest *result, struct err *err);
 /* Set a ref in the same commit.  OBJ_NONE removes. */
-MUST_USE enum err_code writer_ref(struct writer *w, struct str name, enum obj_kind kind, const struct digest *d,
-                                  struct err *err);
+MUST_USE enum err_code writer_ref(struct writer *w, struct str name, enum obj_kind kind,
+                                  const struct digest *d, struct err *err);
 /* The caller has looked below an object that it did not put in this session (is it complete?), and the commit relies on what it saw: it is
  * refused with ERR_CHANGED when a gc has condemned anything since writer_open. */
 void writer_rely(struct writer *w);
@@ -52,15 +54,18 @@ void writer_touch(struct writer *w, enum obj_kind kind, const struct digest *d);
 /* Note that the file with this stat has this digest (ingest.h); rows newer than the racy margin are dropped at commit. */
 void writer_memo(struct writer *w, const struct memo_row *row);
 /* An already encoded object or chunk from elsewhere (compaction, pull): stored as is, the caller has verified it. */
-MUST_USE enum err_code writer_put_encoded(struct writer *w, const struct digest *id, uint8_t flags, enum enc enc,
-                                          uint64_t raw, const void *p, size_t n, struct err *err);
-MUST_USE enum err_code writer_put_recipe(struct writer *w, const struct digest *id, uint8_t flags, uint64_t raw,
-                                         const struct recipe_chunk *chunks, size_t count, struct err *err);
+MUST_USE enum err_code writer_put_encoded(struct writer *w, const struct digest *id, uint8_t flags,
+                                          enum enc enc, uint64_t raw, const void *p, size_t n,
+                                          struct err *err);
+MUST_USE enum err_code writer_put_recipe(struct writer *w, const struct digest *id, uint8_t flags,
+                                         uint64_t raw, const struct recipe_chunk *chunks,
+                                         size_t count, struct err *err);
 /* Is it in the store already, or in this session?  Counts as reused when it is. */
-MUST_USE enum err_code writer_has(struct writer *w, const struct digest *id, bool *has, struct err *err);
+MUST_USE enum err_code writer_has(struct writer *w, const struct digest *id, bool *has,
+                                  struct err *err);
 
 struct writer_stats {
-    int64_t files, bytes;        /* offered */
+    int64_t files, bytes;           /* offered */
     int64_t new_objects, new_bytes; /* written, as stored */
     int64_t reused_objects;
 };

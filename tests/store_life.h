@@ -5,6 +5,7 @@
  * Threads:  one.
  * Errors:   every failure ends the test.
  */
+/* long: one rig for gc, compaction, fsck and their fault tests; split, each would need most of it */
 #ifndef WEIR_TESTS_STORE_LIFE_H
 #define WEIR_TESTS_STORE_LIFE_H
 
@@ -31,8 +32,8 @@ static inline void life_text(uint64_t seed, char *p, size_t n)
 }
 
 /* A directory of count files of about n bytes each, under a ref (NULL: none). */
-static inline enum err_code life_try_tree(struct forge *f, const char *ref, uint64_t seed, int count,
-                                          size_t n, struct digest *out)
+static inline enum err_code life_try_tree(struct forge *f, const char *ref, uint64_t seed,
+                                          int count, size_t n, struct digest *out)
 {
     struct writer *w = NULL;
     struct tree t;
@@ -188,6 +189,23 @@ static inline void life_dump(struct forge *f, struct buf *out)
     EXPECT_OK(os_unlink(f->st->tmp, "dump", &f->err), &f->err);
 }
 
+/* Lines of after that before has not: allowed are actions, whose bind may outlive its result in a pack that is worth keeping, and
+ * counts again when the result comes back. */
+static inline void life_same_dump(char *before, char *after)
+{
+    while (*after) {
+        char *end = strchr(after, '\n') + 1;
+        const size_t n = (size_t)(end - after);
+
+        if (strncmp(before, after, n) == 0)
+            before += n;
+        else if (strncmp(after, "action ", 7) != 0)
+            break;
+        after = end;
+    }
+    EXPECT_STR(before, after);
+}
+
 /* The index is what a fresh one would be. */
 static inline void life_rebuild_is_equal(struct forge *f)
 {
@@ -208,7 +226,7 @@ static inline void life_rebuild_is_equal(struct forge *f)
     buf_release(&path);
     forge_open(f, STORE_WRITE);
     life_dump(f, &after);
-    EXPECT_STR(before.p, after.p);
+    life_same_dump(before.p, after.p);
     buf_release(&before);
     buf_release(&after);
 }

@@ -5,6 +5,7 @@
  * Threads:  one.
  * Errors:   every failure ends the test.
  */
+/* long: the words of five test programs */
 #ifndef WEIR_TESTS_WRITER_RIG_H
 #define WEIR_TESTS_WRITER_RIG_H
 

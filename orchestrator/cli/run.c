@@ -56,48 +56,38 @@ static void run_summary(const struct cli *c, const struct run_report *r)
 
 static enum err_code run_run(struct cli *c, struct err *err)
 {
-    const char **profiles = cli_values(c, "profile"), **sets = cli_values(c, "set");
-    const struct pipeline_options po = {.profiles = profiles, .sets = sets};
-    const struct run_options ro = {
+    const struct run_options o = {
         .keep_going = cli_flag(c, "keep-going"), .on_event = run_line, .arg = c};
     struct pipeline *p = NULL;
     struct store *st = NULL;
-    struct buf errors = {0};
     struct run_report report = {0};
-    enum err_code rc;
+    enum err_code rc = cli_pipeline(c, c->arg_count ? c->args[0] : NULL, &p, err);
 
-    buf_init(&errors, 1 << 20);
-    rc = pipeline_load(c->args[0], &po, &p, &errors, err);
-    if (rc && errors.n && !c->json) /* all of them; the last line is the summary that main prints */
-        (void)fwrite(errors.p, 1, errors.n, stderr);
     if (!rc)
         rc = cli_open(c, STORE_WRITE, &st, err);
     if (!rc) {
-        rc = run_pipeline(st, p, &ro, &report, err);
+        rc = run_pipeline(st, p, &o, &report, err);
         run_summary(c, &report);
     }
     store_close(st);
     pipeline_free(p);
-    buf_release(&errors);
-    free(profiles);
-    free(sets);
     return rc;
 }
 
 static const struct cli_option run_options[] = {
-    {"profile", 0, "NAME...", "lay this profile of the file over it"},
-    {"set", 0, "NAME=VALUE...", "change a param, or stages.STAGE.params.NAME"},
+    CLI_PIPELINE_OPTIONS,
     {"keep-going", 'k', NULL, "after a failure go on with what does not need it"},
     {0},
 };
 
 const struct cli_command cli_run = {
     .name = "run",
-    .args = "FILE",
-    .args_min = 1,
+    .args = "[FILE]",
+    .args_min = 0,
     .args_max = 1,
     .summary = "run a pipeline: what has a result already is reused",
-    .text = "One task at a time, on this machine.  A result is known by its action: program, "
+    .text = "Without FILE: the only pipeline of this folder.  One task at a time, on this machine. "
+            " A result is known by its action: program, "
             "parameters and\n"
             "inputs.  Interrupted anywhere, the same command goes on with the first task that has "
             "no result.\n"

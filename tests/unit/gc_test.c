@@ -1,8 +1,7 @@
-#include "store/gc_internal.h"
-
 #include <sys/file.h>
 
 #include "store/action.h"
+#include "store/gc_internal.h"
 #include "tests/store_life.h"
 
 #define HOUR 3600LL
@@ -110,7 +109,8 @@ TEST(a_pack_that_is_mostly_dead_is_rewritten)
     EXPECT(!life_has(&f, &dead) && !life_has(&f, &ids[6]));
     EXPECT_OK(index_action(f.st->index, &key, &result, &stamp, &f.err), &f.err);
     EXPECT(digest_eq(&result, &big));
-    EXPECT_ERR(index_action(f.st->index, &key_dead, &result, &stamp, &f.err), ERR_NOT_FOUND, &f.err);
+    EXPECT_ERR(index_action(f.st->index, &key_dead, &result, &stamp, &f.err), ERR_NOT_FOUND,
+               &f.err);
     EXPECT(has_tombstone(&f, "removed"));
     life_check(&f);
     life_rebuild_is_equal(&f);
@@ -357,7 +357,8 @@ TEST(a_file_used_since_stays)
     EXPECT_EQ(deleted.loose_kept, 1);
     gc_end(&g);
     EXPECT(forge_loose_there(&f, &d));
-    EXPECT(!life_has(&f, &d)); /* the pack that announced it has gone; the node is about to write another */
+    EXPECT(!life_has(
+        &f, &d)); /* the pack that announced it has gone; the node is about to write another */
     loose_of(&f, 1, 8000, "d");
     EXPECT(life_has(&f, &d));
     life_check(&f);
@@ -922,12 +923,11 @@ RUN(what_nothing_reaches_goes, an_empty_store_has_nothing_to_collect,
     a_dead_recipe_does_not_outlive_its_chunks, copies_elsewhere_do_not_matter, dead_loose_files_go,
     slices_of_a_dead_file_are_saved, a_file_in_use_keeps_its_announcement,
     a_file_whose_contents_are_in_packs_goes, a_file_used_since_stays,
-    a_file_announced_meanwhile_stays,
-    a_file_that_no_pack_announces_waits, what_was_added_lately_stays, what_was_touched_lately_stays,
-    leases_are_roots_until_they_run_out, after_a_rebuild_everything_counts_as_used,
-    a_missing_object_stops_it, temporary_files_of_the_dead_go, a_dry_run_tells_and_does_nothing,
-    one_at_a_time, a_ref_set_after_the_mark_saves_its_object,
-    a_ref_set_after_the_saving_saves_its_object, a_slice_needed_after_the_mark_saves_its_file,
-    a_dead_recipe_in_a_spared_pack_keeps_its_chunks, condemned_objects_are_refused_to_writers,
-    a_pack_deleted_under_its_writer_is_refused, the_next_one_goes_on,
-    a_saved_pack_may_be_known_before_the_condemning)
+    a_file_announced_meanwhile_stays, a_file_that_no_pack_announces_waits,
+    what_was_added_lately_stays, what_was_touched_lately_stays, leases_are_roots_until_they_run_out,
+    after_a_rebuild_everything_counts_as_used, a_missing_object_stops_it,
+    temporary_files_of_the_dead_go, a_dry_run_tells_and_does_nothing, one_at_a_time,
+    a_ref_set_after_the_mark_saves_its_object, a_ref_set_after_the_saving_saves_its_object,
+    a_slice_needed_after_the_mark_saves_its_file, a_dead_recipe_in_a_spared_pack_keeps_its_chunks,
+    condemned_objects_are_refused_to_writers, a_pack_deleted_under_its_writer_is_refused,
+    the_next_one_goes_on, a_saved_pack_may_be_known_before_the_condemning)

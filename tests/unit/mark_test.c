@@ -35,7 +35,8 @@ TEST(idset_is_a_set_with_bytes)
 
     for (int i = 0; i < N; i++)
         gen_noise(&seed, ids[i].b, DIGEST_BYTES);
-    memset(ids[5].b, 0, DIGEST_BYTES); /* no hash that anyone knows, but hostile trees may name it */
+    memset(ids[5].b, 0,
+           DIGEST_BYTES); /* no hash that anyone knows, but hostile trees may name it */
     for (int i = 0; i < N; i++) {
         EXPECT(!idset_has(s, &ids[i]));
         byte = idset_add(s, &ids[i], &added);

@@ -80,13 +80,13 @@ static void make_model(int64_t bytes)
         const char *name;
         long rows, columns;
     } layers[] = {
-        {"attn.to_q.weight", WIDTH, WIDTH},        {"attn.to_q.bias", WIDTH, 0},
-        {"attn.to_k.weight", WIDTH, WIDTH},        {"attn.to_k.bias", WIDTH, 0},
-        {"attn.to_v.weight", WIDTH, WIDTH},        {"attn.to_v.bias", WIDTH, 0},
-        {"attn.to_out.0.weight", WIDTH, WIDTH},    {"attn.to_out.0.bias", WIDTH, 0},
+        {"attn.to_q.weight", WIDTH, WIDTH},         {"attn.to_q.bias", WIDTH, 0},
+        {"attn.to_k.weight", WIDTH, WIDTH},         {"attn.to_k.bias", WIDTH, 0},
+        {"attn.to_v.weight", WIDTH, WIDTH},         {"attn.to_v.bias", WIDTH, 0},
+        {"attn.to_out.0.weight", WIDTH, WIDTH},     {"attn.to_out.0.bias", WIDTH, 0},
         {"ff.net.0.proj.weight", 4 * WIDTH, WIDTH}, {"ff.net.0.proj.bias", 4 * WIDTH, 0},
-        {"ff.net.2.weight", WIDTH, 4 * WIDTH},     {"ff.net.2.bias", WIDTH, 0},
-        {"norm1.linear.weight", 6 * WIDTH, WIDTH}, {"norm1.linear.bias", 6 * WIDTH, 0},
+        {"ff.net.2.weight", WIDTH, 4 * WIDTH},      {"ff.net.2.bias", WIDTH, 0},
+        {"norm1.linear.weight", 6 * WIDTH, WIDTH},  {"norm1.linear.bias", 6 * WIDTH, 0},
     };
     int64_t have = 0;
 
@@ -151,10 +151,12 @@ static char *make_header(const char *variant, size_t *n)
         const struct tensor *t = &tensors[i];
         const int64_t end = off + 2 * weights_of(t);
 
-        at += (size_t)sprintf(h + at, ",\"%s\":{\"dtype\":\"BF16\",\"shape\":[%ld", t->name, t->rows);
+        at +=
+            (size_t)sprintf(h + at, ",\"%s\":{\"dtype\":\"BF16\",\"shape\":[%ld", t->name, t->rows);
         if (t->columns)
             at += (size_t)sprintf(h + at, ",%ld", t->columns);
-        at += (size_t)sprintf(h + at, "],\"data_offsets\":[%lld,%lld]}", (long long)off, (long long)end);
+        at += (size_t)sprintf(h + at, "],\"data_offsets\":[%lld,%lld]}", (long long)off,
+                              (long long)end);
         off = end;
     }
     h[at++] = '}';
@@ -237,9 +239,10 @@ static void make_words(void)
 /* Captions: frequent words are much more frequent than rare ones. */
 static void fill_json(uint64_t *s, char *p, size_t n)
 {
-    size_t at = (size_t)sprintf(p, "{\"id\":\"%016llx\",\"width\":%d,\"height\":%d,\"aesthetic\":%.4f,\"captions\":[",
-                                (unsigned long long)next(s), 256 + (int)(next(s) % 1792),
-                                256 + (int)(next(s) % 1792), (double)(next(s) % 10000) / 1e4);
+    size_t at = (size_t)sprintf(
+        p, "{\"id\":\"%016llx\",\"width\":%d,\"height\":%d,\"aesthetic\":%.4f,\"captions\":[",
+        (unsigned long long)next(s), 256 + (int)(next(s) % 1792), 256 + (int)(next(s) % 1792),
+        (double)(next(s) % 10000) / 1e4);
 
     while (at + 240 < n) {
         at += (size_t)sprintf(p + at, "{\"lang\":\"en\",\"text\":\"");
@@ -304,6 +307,7 @@ int main(int argc, char **argv)
         return checkpoint(argv[2], argv[3], argc > 4 ? atol(argv[4]) : 1024);
     if (argc >= 4 && strcmp(argv[1], "files") == 0)
         return files(argv[2], argv[3], argc > 4 ? atoi(argv[4]) : 50000);
-    fprintf(stderr, "usage: corpus checkpoint OUT base|half|shift [MIB] | files DIR base|rewrite|restore [COUNT]\n");
+    fprintf(stderr, "usage: corpus checkpoint OUT base|half|shift [MIB] | files DIR "
+                    "base|rewrite|restore [COUNT]\n");
     return 64;
 }

@@ -118,8 +118,8 @@ static void put_tree(struct maker *m, struct tree *t, struct digest *id)
     must(tree_encode(t, &m->raw, &err));
     tree_release(t);
     sha256_of(m->raw.p + before, m->raw.n - before, id);
-    m->members[m->count++] = (struct frame_member){
-        .id = *id, .len = (uint32_t)(m->raw.n - before), .flags = REC_TREE};
+    m->members[m->count++] =
+        (struct frame_member){.id = *id, .len = (uint32_t)(m->raw.n - before), .flags = REC_TREE};
     if (m->count == FRAME_TREES)
         flush_frame(m);
 }

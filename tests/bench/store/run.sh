@@ -39,7 +39,7 @@ fi
 # ---- data and limits -----------------------------------------------------------------------------------------------
 
 cc -O2 "$here/corpus.c" -lm -o "$dir/bin/corpus"
-cc -O2 "$here/limits.c" -lcrypto -o "$dir/bin/limits"
+cc -O2 "$here/limits.c" -lcrypto -lpthread -o "$dir/bin/limits"
 say "making the data"
 "$dir/bin/corpus" checkpoint "$dir/A1/model.safetensors" base "$mib" >/dev/null
 change=$("$dir/bin/corpus" checkpoint "$dir/A2/model.safetensors" half "$mib")
@@ -260,7 +260,7 @@ awk -F'\t' -v OFS='\t' '
         }
     }' "$rounds" | tee "$dir/results.tsv" | column -t
 echo
-awk -F'\t' -v hash="$(limit hash_file)" -v write="$(limit durable_write)" -v sha="$(limit sha256)" -v change="$change" \
+awk -F'\t' -v hash="$(limit hash_file)" -v write="$(limit durable_write)" -v all="$(limit sha256_all)" -v change="$change" \
     -v a_mib="$(size_of "$dir/A1/model.safetensors")" -v b_mib="$(size_of "$dir/B")" '
     NR > 1 { wall[$1, $2, $3] = $4; cpu[$1, $2, $3] = $5; stored[$1, $2, $3] = $7; tools[$2] = 1 }
     function best_peer(corpus, step,    t, b) {
@@ -285,6 +285,7 @@ awk -F'\t' -v hash="$(limit hash_file)" -v write="$(limit durable_write)" -v sha
                 against(substr("AB", c + 1, 1), s == 0 ? "add1" : s == 1 ? "add2" : s == 2 ? "verify" : "restore")
         ratio("A add1: weir / slower of hashing and writing on one core", wall["A", "weir", "add1"], floor)
         ratio("A add2: weir / hashing on one core", wall["A", "weir", "add2"], hash)
+        ratio("A add2: weir / hashing file and chunks on all cores", wall["A", "weir", "add2"], 2 * a_mib / all)
         ratio("A add2: stored / true change", (stored["A", "weir", "add2"] - stored["A", "weir", "add1"]) / a_mib, change)
         ratio("A add2_shifted: stored / true change", (stored["A", "weir", "add2_shifted"] - stored["A", "weir", "add1_again"]) / a_mib, change)
         ratio("A pack: stored of both versions / their different bytes", stored["A", "weir", "pack"] / a_mib, 1 + change)
