@@ -112,7 +112,7 @@ run_test() {
     if part "sanitizer build" build_strict build/asan clang -DWEIR_CUDA=OFF -DWEIR_SANITIZE=address \
         -DCMAKE_BUILD_TYPE=Debug; then
         part "sanitizer tests" ctest --test-dir build/asan -j "$jobs" --output-on-failure \
-            -L '^(unit|prop|golden|fault|sim|fuzz)$'
+            -L '^(unit|prop|golden|fuzz)$'
         grep -E 'tests passed|No tests were found' build/log/sanitizer-tests.log
     fi
     table

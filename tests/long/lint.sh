@@ -1,7 +1,7 @@
 #!/bin/bash
 # lint.sh - clang-tidy with the checks of .clang-tidy, and cppcheck, over everything but the tests.
 # shellcheck source=tests/tidy/tidy.bash
-. "$(dirname "$0")/tidy.bash"
+. "$(dirname "$0")/../tidy/tidy.bash"
 
 database=${WEIR_BUILD:-$src/build/gcc}
 
