@@ -71,9 +71,7 @@ struct view {
     struct index *ix;
     MDB_txn *txn;
     bool map_full; /* a put said so: grow and run again */
-    int hiding;    /* -1 not looked at, else what there may be: */
-#define HIDING_CONDEMNED 1
-#define HIDING_GONE 2
+    int hiding;    /* -1 not looked at, 0 nothing is condemned or gone, 1 something may be */
 };
 
 MUST_USE enum err_code index_fail(struct err *err, int rc, const char *what);

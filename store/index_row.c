@@ -341,7 +341,7 @@ static enum err_code is_hiding(struct view *v, struct err *err)
     if (!rc)
         rc = row_count(v, DB_GONE, &gone, err);
     if (!rc)
-        v->hiding = (condemned > 0 ? HIDING_CONDEMNED : 0) | (gone > 0 ? HIDING_GONE : 0);
+        v->hiding = condemned + gone > 0;
     return rc;
 }
 
@@ -382,23 +382,19 @@ static enum err_code loose_file_there(struct view *v, const struct digest *id, c
 enum err_code loc_visible(struct view *v, const struct digest *id, const struct loc *l,
                           bool *visible, struct err *err)
 {
-    const bool in_file = l->type == LOC_LOOSE || l->type == LOC_SLICE;
     struct digest name;
     bool condemned = false;
     enum err_code rc = is_hiding(v, err);
 
-    /* Files are gone for as long as an old pack announces them: what is in packs need not pay for that. */
-    *visible = !rc && (v->hiding == 0 || (v->hiding == HIDING_GONE && !in_file));
+    *visible = !rc && !v->hiding;
     if (rc || *visible)
         return rc;
-    if (v->hiding & HIDING_CONDEMNED) {
-        rc = name_of(v, l->pack, &name, err);
-        if (!rc)
-            rc = is_condemned(v, 'P', &name, &condemned, err);
-        if (rc || condemned)
-            return rc;
-    }
-    if (in_file)
+    rc = name_of(v, l->pack, &name, err);
+    if (!rc)
+        rc = is_condemned(v, 'P', &name, &condemned, err);
+    if (rc || condemned)
+        return rc;
+    if (l->type == LOC_LOOSE || l->type == LOC_SLICE)
         return loose_file_there(v, id, l, visible, err);
     *visible = true;
     return OK;
