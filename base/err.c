@@ -85,6 +85,10 @@ static enum err_code code_of(int sys)
         return ERR_DENIED;
     case EEXIST:
         return ERR_EXISTS;
+    case ELOOP: /* the last two: a path that was given is wrong, the world is fine */
+        return ERR_INPUT;
+    case ENAMETOOLONG:
+        return ERR_LIMIT;
     default:
         return ERR_IO;
     }

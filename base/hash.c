@@ -5,6 +5,7 @@
 
 #include <endian.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -116,6 +117,16 @@ void sha256_of(const void *p, size_t n, struct digest *out)
     sha256_update(&s, p, n);
     sha256_final(&s, out);
     sha256_release(&s);
+}
+
+void hmac_sha256(const void *key, size_t key_n, const void *p, size_t n, struct digest *out)
+{
+    unsigned size = sizeof(out->b);
+
+    CHECK(key_n <= INT32_MAX);
+    hash_ready();
+    CHECK(HMAC(hash_md, key, (int)key_n, p, n, out->b, &size) != NULL);
+    CHECK(size == sizeof(out->b));
 }
 
 int digest_cmp(const struct digest *a, const struct digest *b)

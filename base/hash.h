@@ -33,6 +33,8 @@ void sha256_update(struct sha256 *s, const void *p, size_t n);
 void sha256_final(struct sha256 *s, struct digest *out);
 void sha256_release(struct sha256 *s);
 void sha256_of(const void *p, size_t n, struct digest *out);
+/* RFC 2104 over SHA-256. */
+void hmac_sha256(const void *key, size_t key_n, const void *p, size_t n, struct digest *out);
 
 int digest_cmp(const struct digest *a, const struct digest *b); /* as memcmp */
 bool digest_eq(const struct digest *a, const struct digest *b);

@@ -72,6 +72,18 @@ void fault_from_env(void)
     CHECK(understood && "WEIR_FAULT is N, N:kill, N:eio or N:enospc");
 }
 
+/* O_PATH on a directory: reads and writes get EBADF, as on the closed stream, and it is there even without /dev.  No
+ * O_CLOEXEC: the numbers stay taken in programs that we start. */
+void os_hold_stdio(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0) {
+            const int held = open("/", O_PATH);
+
+            CHECK(held == fd); /* the lowest free number */
+        }
+}
+
 /* The errno that this call must fail with, or 0.  by_call is what suits the kind of call. */
 static int fault_due(int by_call)
 {

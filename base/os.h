@@ -32,6 +32,10 @@ void fault_from_env(void);
 /* For callers with fallible calls of their own (LMDB, zstd, threads): true when this call must fail. */
 bool fault_hit(int *sys);
 
+/* First thing in main.  A standard stream that the caller closed (prog >&-) becomes one that fails: else the next file
+ * we open gets its number, and what is meant for a terminal is written into that file. */
+void os_hold_stdio(void);
+
 /* From here to os_list each call that can fail passes the seam once ("seam call"). */
 
 MUST_USE enum err_code os_open(int dir, const char *name, int flags, mode_t mode, int *fd,

@@ -1,500 +1,400 @@
 #include "cluster/attempt.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "base/arena.h"
 #include "base/os.h"
-#include "cluster/supervise.h"
-#include "store/action.h"
-#include "store/ingest.h"
-#include "store/materialise.h"
-#include "store/reader.h"
-#include "store/tree.h"
+#include "cluster/attempt_internal.h"
+#include "store/store.h"
 
 #define EXIT_BAD_CARD 64
 #define EXIT_BAD_DATA 65
 #define EXIT_STOPPED 75
+#define FULL_BYTES (64 << 10) /* with so little left a disk is full, whatever made the program fail */
+#define LOG_LOOK_BYTES 4096   /* of the log's end, for what a program said about its death */
 
-struct attempt {
-    const char *path; /* absolute task folder */
-    int dir;
-    struct attempt_card card;
-    struct store *store;
-    struct arena arena;
-    const char **envp;
-    bool shield;
-};
+/* ---- saying ------------------------------------------------------------------------------------ */
 
-/* ---- prepare ----------------------------------------------------------------------------------- */
-
-static enum err_code make_folders(struct attempt *a, struct err *err)
+void attempt_say(struct attempt *a, enum attempt_status status, const char *fmt, ...)
 {
-    static const char *const names[] = {"in", "out", "work", "ckpt", "tmp", "home"};
-    enum err_code rc = OK;
+    va_list ap;
 
-    for (size_t i = 0; !rc && i < sizeof(names) / sizeof(names[0]); i++) {
-        rc = os_remove_tree(a->dir, names[i], err); /* of an earlier attempt that was killed */
-        if (!rc)
-            rc = os_mkdir(a->dir, names[i], 0755, err);
-    }
-    return rc;
+    a->result.status = status;
+    va_start(ap, fmt);
+    (void)vsnprintf(a->result.reason, sizeof(a->result.reason), fmt, ap);
+    va_end(ap);
 }
 
-static enum err_code fetch_inputs(struct attempt *a, struct err *err)
+void attempt_lost(struct attempt *a, const struct err *err)
 {
-    const struct mat_options how = {.how = MAT_AUTO, .read_only = true, .shielded = a->shield};
-    enum err_code rc = OK;
-
-    for (size_t i = 0; !rc && i < a->card.input_count; i++) {
-        const struct card_object *in = &a->card.inputs[i];
-        struct mat_result done;
-
-        rc = materialise(a->store, in->kind, &in->digest,
-                         arena_printf(&a->arena, "%s/in/%s", a->path, in->name), &how, &done, err);
-        if (rc)
-            (void)err_prefix(err, "input %s", in->name);
-    }
-    return rc;
+    attempt_say(a, ATTEMPT_LOST, "%s%s", err->code == ERR_FULL ? "scratch disk full: " : "",
+                err->text);
+    a->result.error = err_word(err->code);
 }
 
-static enum err_code fetch_code(struct attempt *a, struct err *err)
+static void add_reason(struct attempt *a, const char *text)
 {
-    const struct mat_options how = {.how = MAT_COPY};
-    enum err_code rc = OK;
+    const size_t n = strlen(a->result.reason);
 
-    for (size_t i = 0; !rc && i < a->card.code_count; i++) {
-        const struct card_object *code = &a->card.code[i];
-        char *dest = arena_printf(&a->arena, "%s/work/%s", a->path, code->name),
-             *slash = strrchr(dest, '/');
-        struct mat_result done;
-        size_t n = strlen(dest);
-
-        while (n > 0 && dest[n - 1] == '/')
-            dest[--n] = '\0';
-        slash = strrchr(dest, '/');
-        *slash = '\0';
-        rc = os_mkdirs(dest, 0755, err);
-        *slash = '/';
-        if (!rc)
-            rc = materialise(a->store, code->kind, &code->digest, dest, &how, &done, err);
-        if (rc)
-            (void)err_prefix(err, "code %s", code->name);
-    }
-    return rc;
-}
-
-static json_t *contract_input(const struct card_object *in)
-{
-    char text[DIGEST_TEXT + 1];
-    json_t *v, *entries;
-
-    digest_text(&in->digest, text);
-    if (!in->entries)
-        return json_pack("{s:s+, s:s}", "path", "in/", in->name, "digest", text);
-    entries = json_array();
-    for (size_t k = 0; k < json_array_size(in->entries); k++) {
-        const json_t *e = json_array_get(in->entries, k);
-        const char *name = json_string_value(json_object_get(e, "name"));
-
-        CHECK(name);
-        json_array_append_new(entries,
-                              json_pack("{s:s, s:s+++, s:O}", "name", name, "path", "in/", in->name,
-                                        "/", name, "digest", json_object_get(e, "digest")));
-    }
-    v = json_pack("{s:s+, s:o}", "path", "in/", in->name, "entries", entries);
-    return v;
-}
-
-/* The card of the stage contract: what the program itself reads. */
-static enum err_code write_task_card(struct attempt *a, struct err *err)
-{
-    const struct attempt_card *c = &a->card;
-    json_t *inputs = json_object(), *outputs = json_object(), *root;
-    struct buf text = {0};
-    enum err_code rc;
-
-    for (size_t i = 0; i < c->input_count; i++)
-        json_object_set_new(inputs, c->inputs[i].name, contract_input(&c->inputs[i]));
-    for (size_t i = 0; c->outputs[i]; i++)
-        json_object_set_new(outputs, c->outputs[i], json_sprintf("out/%s", c->outputs[i]));
-    root = json_pack("{s:i, s:s, s:O, s:o, s:o, s:n, s:s, s:I, s:I, s:s, s:I, s:I, s:I}",
-                     "contract", 1, "task", c->task, "params", c->params, "inputs", inputs,
-                     "outputs", outputs, "resume", "checkpoints", "ckpt", "checkpoint_every_s",
-                     (json_int_t)c->checkpoint_every_s, "grace_s", (json_int_t)c->grace_s, "device",
-                     c->device, "cpus", (json_int_t)c->cpus, "gpus", (json_int_t)c->gpus, "ranks",
-                     (json_int_t)c->ranks);
-    CHECK(root);
-    buf_init(&text, CARD_BYTES_MAX);
-    rc = json_canonical(root, &text, err);
-    buf_char(&text, '\n');
-    if (!rc)
-        rc = buf_check(&text, "task.json", err);
-    if (!rc)
-        rc = os_write_file(a->dir, "task.json", text.p, text.n, 0644, err);
-    buf_release(&text);
-    json_decref(root);
-    return rc;
-}
-
-/* ---- environment ------------------------------------------------------------------------------- */
-
-struct env_list {
-    struct arena *arena;
-    const char **list;
-    size_t count, cap;
-};
-
-static void env_add(struct env_list *e, const char *name, const char *value)
-{
-    if (e->count + 1 >= e->cap) {
-        e->cap = e->cap ? 2 * e->cap : 64;
-        e->list = mem_grow(e->list, e->cap, sizeof(*e->list));
-    }
-    e->list[e->count++] = arena_printf(e->arena, "%s=%s", name, value);
-    e->list[e->count] = NULL;
-}
-
-/* WEIR_INPUT_, name -> WEIR_INPUT_MY_NAME */
-static const char *env_name(struct arena *a, const char *prefix, const char *name)
-{
-    char *s = arena_printf(a, "%s%s", prefix, name);
-
-    for (char *p = s + strlen(prefix); *p; p++)
-        *p = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
-    return s;
-}
-
-static void env_param(struct attempt *a, struct env_list *e, const char *name, const json_t *v)
-{
-    struct buf text = {0};
-    struct err err = ERR_INIT;
-
-    buf_init(&text, CARD_BYTES_MAX);
-    if (json_is_string(v))
-        buf_str(&text, json_string_value(v));
-    else if (json_canonical(v, &text, &err))
-        buf_clear(&text);
-    env_add(e, env_name(&a->arena, "WEIR_PARAM_", name), text.p ? text.p : "");
-    buf_release(&text);
-}
-
-static void make_env(struct attempt *a)
-{
-    static const char *const passed[] = {"PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"};
-    const struct attempt_card *c = &a->card;
-    struct env_list e = {.arena = &a->arena};
-    const char *name;
-    json_t *value;
-
-    for (size_t i = 0; i < sizeof(passed) / sizeof(passed[0]); i++)
-        if (getenv(passed[i]))
-            env_add(&e, passed[i], getenv(passed[i]));
-    env_add(&e, "HOME", arena_printf(&a->arena, "%s/home", a->path));
-    env_add(&e, "TMPDIR", arena_printf(&a->arena, "%s/tmp", a->path));
-    env_add(&e, "LC_ALL", "C.UTF-8");
-    env_add(&e, "TZ", "UTC");
-    env_add(&e, "OMP_NUM_THREADS", arena_printf(&a->arena, "%lld", (long long)c->cpus));
-    env_add(&e, "WEIR_TASK", arena_printf(&a->arena, "%s/task.json", a->path));
-    env_add(&e, "WEIR_TASK_DIR", a->path);
-    env_add(&e, "WEIR_CHECKPOINTS", arena_printf(&a->arena, "%s/ckpt", a->path));
-    for (size_t i = 0; i < c->input_count; i++)
-        env_add(&e, env_name(&a->arena, "WEIR_INPUT_", c->inputs[i].name),
-                arena_printf(&a->arena, "%s/in/%s", a->path, c->inputs[i].name));
-    for (size_t i = 0; c->outputs[i]; i++)
-        env_add(&e, env_name(&a->arena, "WEIR_OUTPUT_", c->outputs[i]),
-                arena_printf(&a->arena, "%s/out/%s", a->path, c->outputs[i]));
-    json_object_foreach((json_t *)(uintptr_t)c->params, name, value) env_param(a, &e, name, value);
-    json_object_foreach((json_t *)(uintptr_t)c->env, name, value)
-        env_add(&e, name, json_string_value(value) ? json_string_value(value) : "");
-    a->envp = e.list;
-}
-
-static enum err_code prepare(struct attempt *a, struct err *err)
-{
-    enum err_code rc = store_open(a->card.store, STORE_WRITE, &a->store, err);
-
-    a->shield = materialise_shield_works();
-    if (!rc)
-        rc = make_folders(a, err);
-    if (!rc)
-        rc = fetch_inputs(a, err);
-    if (!rc)
-        rc = fetch_code(a, err);
-    if (!rc)
-        rc = write_task_card(a, err);
-    if (!rc)
-        make_env(a);
-    return rc;
-}
-
-/* ---- run --------------------------------------------------------------------------------------- */
-
-static enum err_code run(struct attempt *a, struct supervise_result *out, struct err *err)
-{
-    const struct attempt_card *c = &a->card;
-    const size_t count = c->argv ? json_array_size(c->argv) : 3;
-    const char **argv = arena_array(&a->arena, count + 1, sizeof(*argv));
-    struct supervise_options o = {.argv = argv,
-                                  .envp = a->envp,
-                                  .task_dir = a->dir,
-                                  .work_dir = arena_printf(&a->arena, "%s/work", a->path),
-                                  .read_only_dir = arena_printf(&a->arena, "%s/in", a->path),
-                                  .shield = a->shield && c->input_count > 0,
-                                  .memory_bytes = c->memory_bytes,
-                                  .time_s = c->time_s,
-                                  .grace_s = c->grace_s};
-
-    if (c->timeout_s > 0 && (o.time_s == 0 || c->timeout_s < o.time_s))
-        o.time_s = c->timeout_s;
-    if (c->shell) {
-        argv[0] = "/bin/sh";
-        argv[1] = "-c";
-        argv[2] = c->shell;
-    }
-    for (size_t i = 0; c->argv && i < count; i++)
-        argv[i] = json_string_value(json_array_get(c->argv, i));
-    return supervise(&o, out, err);
+    (void)snprintf(a->result.reason + n, sizeof(a->result.reason) - n, "%s", text);
 }
 
 /* ---- judge ------------------------------------------------------------------------------------- */
 
-static void say(struct result_card *r, enum attempt_status status, const char *fmt, ...)
-    PRINTF_LIKE(3, 4);
-static void say(struct result_card *r, enum attempt_status status, const char *fmt, ...)
+static bool log_says(struct attempt *a, const char *const *words, size_t n)
 {
-    va_list ap;
+    char end[LOG_LOOK_BYTES + 1];
+    struct err ignored = ERR_INIT;
+    struct stat st;
+    size_t got = 0;
+    bool says = false;
+    int fd = -1;
 
-    r->status = status;
-    va_start(ap, fmt);
-    (void)vsnprintf(r->reason, sizeof(r->reason), fmt, ap);
-    va_end(ap);
+    if (!os_open(a->dir, RUNLOG, O_RDONLY, 0, &fd, &ignored) && !os_stat(fd, &st, &ignored) &&
+        os_pread(fd, end, LOG_LOOK_BYTES,
+                 st.st_size > LOG_LOOK_BYTES ? st.st_size - LOG_LOOK_BYTES : 0, &got, &ignored))
+        got = 0;
+    os_close_quiet(&fd);
+    for (size_t i = 0; i < n; i++)
+        says |= memmem(end, got, words[i], strlen(words[i])) != NULL;
+    return says;
+}
+
+static bool disk_is_full(struct attempt *a)
+{
+    struct statvfs fs;
+
+    return fstatvfs(a->dir, &fs) == 0 &&
+           (fs.f_bavail * fs.f_frsize < FULL_BYTES || (fs.f_files > 0 && fs.f_favail == 0));
+}
+
+/* The limit of memory makes allocations fail, and what a program does then is its own affair: all that can be known is what it
+ * said and how much it used. */
+static void tell_of_memory(struct attempt *a)
+{
+    static const char *const words[] = {"Cannot allocate memory", "bad_alloc", "MemoryError",
+                                        "out of memory", "Out of memory"};
+    const int64_t limit = a->card.memory_bytes, peak = a->ended.memory_peak;
+    char used[16], allowed[16], text[128];
+
+    if (a->ended.signal == SIGKILL && !a->ended.killed_after_grace && !a->ended.killed_on_request)
+        add_reason(a, "; it was not weir: perhaps the kernel ran out of memory");
+    if (limit <= 0 || (peak < limit / 10 * 8 &&
+                       !log_says(a, words, sizeof(words) / sizeof(words[0]))))
+        return;
+    str_from_bytes(peak, used);
+    str_from_bytes(limit, allowed);
+    (void)snprintf(text, sizeof(text),
+                   "; probably out of memory: it held %s of the %s allowed (resources.memory)",
+                   used, allowed);
+    add_reason(a, text);
+}
+
+static void judge_failure(struct attempt *a)
+{
+    const struct supervise_result *s = &a->ended;
+
+    if (s->not_started)
+        attempt_say(a, ATTEMPT_FAILED, "could not start %s: %s", a->program,
+                    strerror(s->start_errno));
+    else if (s->signal)
+        attempt_say(a, ATTEMPT_FAILED, "killed by signal %d (%s)", s->signal,
+                    strsignal(s->signal));
+    else if (s->exit_status == EXIT_BAD_CARD)
+        attempt_say(a, ATTEMPT_FAILED,
+                    "exit status 64: its card or a parameter is wrong; see the log");
+    else if (s->exit_status == EXIT_BAD_DATA)
+        attempt_say(a, ATTEMPT_FAILED, "exit status 65: its input data is wrong; see the log");
+    else
+        attempt_say(a, ATTEMPT_FAILED, "exit status %d; see the log", s->exit_status);
+    if (s->exit_status == EXIT_BAD_CARD || s->exit_status == EXIT_BAD_DATA)
+        return;
+    if (!s->not_started)
+        tell_of_memory(a);
+    if (disk_is_full(a)) {
+        struct err full = ERR_INIT;
+
+        (void)err_set(&full, ERR_FULL, "%s (%.300s)", a->path, a->result.reason);
+        attempt_lost(a, &full);
+    }
+}
+
+/* A shell that was told to stop reports its child's signal as a status. */
+static bool ended_as_asked(const struct supervise_result *s)
+{
+    return s->signal || s->exit_status == EXIT_STOPPED || s->exit_status == 128 + SIGTERM ||
+           s->exit_status == 128 + SIGKILL;
 }
 
 /* What the program's end means, before its outputs are looked at. */
-static void judge(const struct attempt *a, const struct supervise_result *s, struct result_card *r)
+static void judge(struct attempt *a)
 {
+    const struct supervise_result *s = &a->ended;
+    struct result_card *r = &a->result;
+
     r->exit_status = s->exit_status;
     r->signal = s->signal;
-    r->log_bytes = s->log_bytes;
+    r->strays = s->strays;
+    r->log_bytes = a->log.seen;
     r->wall_ms = s->wall_ms;
-    if (s->not_started)
-        say(r, ATTEMPT_FAILED, "could not start %s: %s",
-            a->card.shell ? "/bin/sh" : json_string_value(json_array_get(a->card.argv, 0)),
-            strerror(s->start_errno));
-    else if (s->asked_to_stop && (s->exit_status == EXIT_STOPPED || s->signal))
-        say(r, s->timed_out && a->card.timeout_s ? ATTEMPT_FAILED : ATTEMPT_STOPPED, "%s%s",
-            s->timed_out ? "its time was up" : "asked to stop",
-            s->killed_after_grace ? "; it ignored SIGTERM and was killed" : "");
-    else if (s->signal)
-        say(r, ATTEMPT_FAILED, "killed by signal %d (%s)", s->signal, strsignal(s->signal));
-    else if (s->exit_status == EXIT_BAD_CARD)
-        say(r, ATTEMPT_FAILED, "exit status 64: its card or a parameter is wrong; see the log");
-    else if (s->exit_status == EXIT_BAD_DATA)
-        say(r, ATTEMPT_FAILED, "exit status 65: its input data is wrong; see the log");
-    else if (s->exit_status == EXIT_STOPPED)
-        say(r, ATTEMPT_STOPPED, "stopped by itself with status 75");
-    else if (s->exit_status)
-        say(r, ATTEMPT_FAILED, "exit status %d; see the log", s->exit_status);
+    if (s->timed_out && (s->signal || s->exit_status))
+        attempt_say(a, ATTEMPT_FAILED, "its timeout of %lld s was up%s",
+                    (long long)a->card.timeout_s,
+                    s->killed_after_grace ? "; it ignored SIGTERM and was killed" : "");
+    else if (s->asked_to_stop && !s->not_started && ended_as_asked(s))
+        attempt_say(a, ATTEMPT_STOPPED, "%s%s",
+                    s->time_up             ? "its time was up"
+                    : s->killed_on_request ? "killed on request"
+                                           : "asked to stop",
+                    s->killed_after_grace ? "; it ignored SIGTERM and was killed" : "");
+    else if (s->exit_status == EXIT_STOPPED && !s->not_started)
+        attempt_say(a, ATTEMPT_STOPPED, "stopped by itself with status 75");
+    else if (s->not_started || s->signal || s->exit_status)
+        judge_failure(a);
     else
-        say(r, ATTEMPT_DONE, "%s", "");
+        attempt_say(a, ATTEMPT_DONE, "%s", "");
 }
 
-/* ---- collect ----------------------------------------------------------------------------------- */
+/* ---- run --------------------------------------------------------------------------------------- */
 
-static bool outputs_exist(struct attempt *a, struct result_card *r)
+static enum err_code on_event(void *ctx, const char *line, size_t n, bool *taken, struct err *err)
 {
-    for (size_t i = 0; a->card.outputs[i]; i++) {
-        struct stat st;
-        struct err err = ERR_INIT;
+    struct attempt *a = ctx;
 
-        if (os_stat_at(a->dir, arena_printf(&a->arena, "out/%s", a->card.outputs[i]), &st, &err)) {
-            say(r, ATTEMPT_FAILED,
-                "exit status 0, but output '%s' is not there; the program has to create out/%s",
-                a->card.outputs[i], a->card.outputs[i]);
-            return false;
-        }
+    return capture_event(&a->capture, line, n, taken, err);
+}
+
+static void on_started(void *ctx, pid_t pid)
+{
+    struct attempt *a = ctx;
+    const struct supervise_hooks *h = a->control->hooks;
+
+    a->pid = pid;
+    a->begun_ns = os_monotonic_ns();
+    if (h && h->started)
+        h->started(h->ctx, pid);
+}
+
+static enum supervise_ask on_control(void *ctx)
+{
+    const struct supervise_hooks *h = ((struct attempt *)ctx)->control->hooks;
+
+    return h->on_control(h->ctx);
+}
+
+static int64_t on_tick(void *ctx)
+{
+    struct attempt *a = ctx;
+    const struct supervise_hooks *h = a->control->hooks;
+    const int64_t due = h && h->tick ? h->tick(h->ctx) : -1;
+    int64_t note;
+
+    if (!a->begun_ns)
+        return due;
+    note = a->begun_ns + ATTEMPT_NOTE_NS - os_monotonic_ns();
+    if (note > 0)
+        return due < 0 || note < due ? note : due;
+    struct err ignored = ERR_INIT;
+    (void)!attempt_note_pid(a->dir, a->pid, &ignored); /* without it nobody else can stop it */
+    a->begun_ns = 0;
+    return due;
+}
+
+static enum err_code run(struct attempt *a, const struct attempt_control *control, struct err *err)
+{
+    const struct attempt_card *c = &a->card;
+    const struct supervise_hooks *theirs = control->hooks;
+    const struct supervise_hooks ours = {
+        .ctx = a,
+        .started = on_started,
+        .event = on_event,
+        .control = theirs ? theirs->control : -1,
+        .on_control = theirs && theirs->on_control ? on_control : NULL,
+        .tick = on_tick};
+    const size_t count = c->argv ? json_array_size(c->argv) : 3;
+    const char **argv = arena_array(&a->arena, count + 1, sizeof(*argv));
+    const struct supervise_options o = {
+        .argv = argv,
+        .envp = a->envp,
+        .work_dir = arena_printf(&a->arena, "%s/work", a->path),
+        .read_only = a->linked ? arena_printf(&a->arena, "%s/in", a->path) : NULL,
+        .log = &a->log,
+        .memory_bytes = c->memory_bytes,
+        .time_s = c->time_s,
+        .timeout_s = c->timeout_s,
+        .grace_s = c->grace_s,
+        .signals = control->signals,
+        .hooks = &ours};
+
+    a->control = control;
+    if (c->shell) {
+        argv[1] = "-c";
+        argv[2] = c->shell;
     }
-    return true;
+    for (size_t i = 1; c->argv && i < count; i++)
+        argv[i] = json_string_value(json_array_get(c->argv, i));
+    argv[0] = a->program;
+    return supervise(&o, &a->ended, err);
 }
 
-static bool inputs_unchanged(struct attempt *a, struct result_card *r)
+void attempt_execute(struct attempt *a, const struct attempt_control *control, bool *asked)
 {
-    for (size_t i = 0; i < a->card.input_count; i++) {
-        struct err err = ERR_INIT;
-
-        if (materialise_audit(a->store, a->card.inputs[i].kind, &a->card.inputs[i].digest, &err)) {
-            say(r, ATTEMPT_FAILED, "it changed its input '%s': %.300s", a->card.inputs[i].name,
-                err.text);
-            return false;
-        }
-    }
-    return true;
-}
-
-static enum err_code put_tree(struct writer *w, struct tree *t, struct digest *out, int64_t *size,
-                              struct err *err)
-{
-    struct buf text = {0};
-    enum err_code rc;
-
-    buf_init(&text, TREE_BYTES_MAX);
-    rc = tree_encode(t, &text, err);
-    if (!rc)
-        rc = writer_put(w, OBJ_TREE, text.p, text.n, out, err);
-    *size = (int64_t)text.n;
-    buf_release(&text);
-    return rc;
-}
-
-static enum err_code add_entry(struct tree *t, const char *name, enum obj_kind kind,
-                               const struct digest *d, int64_t size, struct err *err)
-{
-    const struct tree_entry e = {.mode = kind == OBJ_TREE ? TREE_DIR : TREE_FILE,
-                                 .name = str_of(name),
-                                 .digest = *d,
-                                 .size = size};
-
-    return tree_add(t, &e, 0, err);
-}
-
-/* Output trees, then the tree of outputs, then the result tree that also holds the action. */
-static enum err_code put_result(struct attempt *a, struct writer *w, struct result_card *r,
-                                struct err *err)
-{
-    const struct ingest_options adopt = {.how = INGEST_ADOPT, .no_memo = true};
-    struct tree outs = {0}, result = {0};
-    struct digest outs_id, key;
-    struct buf canonical = {0};
-    int64_t outs_size = 0, result_size = 0;
+    struct err err = ERR_INIT;
     enum err_code rc = OK;
 
-    tree_init(&outs);
-    tree_init(&result);
-    buf_init(&canonical, ACTION_BYTES_MAX);
-    for (size_t i = 0; !rc && a->card.outputs[i]; i++) {
-        struct ingest_result got;
+    *asked = false;
+    if (a->result.status == ATTEMPT_LOST) /* begun badly */
+        return;
+    runlog_init(&a->log, a->dir, a->card.log_max);
+    capture_init(&a->capture, a->store, &a->card, a->path, a->dir, &a->log);
+    a->ready = true;
+    rc = attempt_prepare(a, &err);
+    if (!rc)
+        rc = run(a, control, &err);
+    *asked = a->ended.asked_from_outside;
+    if (rc)
+        attempt_lost(a, &err);
+    else
+        judge(a);
+    if (a->result.status != ATTEMPT_DONE)
+        (void)!runlog_make(&a->log, &err); /* people are sent there */
+    a->result.step = a->capture.step;
+}
 
-        rc = ingest_path(w, a->dir, arena_printf(&a->arena, "out/%s", a->card.outputs[i]), &adopt,
-                         &got, err);
-        if (rc)
-            break;
-        r->outputs[r->output_count++] = (struct card_object){
-            .name = a->card.outputs[i], .kind = got.kind, .digest = got.digest, .size = got.size};
-        rc = add_entry(&outs, a->card.outputs[i], got.kind, &got.digest, got.size, err);
+/* ---- life -------------------------------------------------------------------------------------- */
+
+/* A card that cannot be read, or a store that cannot be opened, is a lost attempt: there is a folder to say so in. */
+static void open_parts(struct attempt *a, struct store *st)
+{
+    struct err err = ERR_INIT;
+    size_t count = 0;
+    enum err_code rc = attempt_card_read(a->dir, &a->card, &err);
+
+    a->store = st;
+    if (!rc && !st) {
+        a->own_store = true;
+        rc = store_open(a->card.store, STORE_WRITE, &a->store, &err);
     }
-    if (!rc)
-        rc = put_tree(w, &outs, &outs_id, &outs_size, err);
-    if (!rc)
-        rc = action_key(a->card.action, &key, &canonical, err);
-    if (!rc && !digest_eq(&key, &a->card.key))
-        rc = err_set(err, ERR_INPUT, "attempt.json: the key is not that of the action");
-    if (!rc)
-        rc = add_entry(&result, "action.json", OBJ_BLOB, &key, (int64_t)canonical.n, err);
-    if (!rc)
-        rc = add_entry(&result, "out", OBJ_TREE, &outs_id, outs_size, err);
-    if (!rc)
-        rc = put_tree(w, &result, &r->result, &result_size, err);
-    if (!rc)
-        rc = action_put(w, a->card.action, &r->result, &key, err);
-    if (!rc)
-        writer_touch(w, OBJ_TREE, &r->result);
-    buf_release(&canonical);
-    tree_release(&outs);
-    tree_release(&result);
+    if (rc) {
+        attempt_lost(a, &err);
+        return;
+    }
+    while (a->card.outputs[count])
+        count++;
+    a->result.outputs = mem_zero(count + 1, sizeof(*a->result.outputs));
+}
+
+enum err_code attempt_begin(const char *task_dir, struct store *st, struct attempt **out,
+                            struct err *err)
+{
+    struct attempt *a = mem_zero(1, sizeof(*a));
+    struct stat info;
+    char *path = NULL;
+    enum err_code rc;
+
+    *out = NULL;
+    a->dir = a->log.fd = a->capture.events = -1;
+    a->result.step = a->capture.step = -1;
+    a->result.error = "";
+    arena_init(&a->arena);
+    rc = os_open_dir(AT_FDCWD, task_dir, &a->dir, err);
+    if (!rc) {
+        struct err ignored = ERR_INIT;
+
+        a->fresh = os_stat_at(a->dir, "out", &info, &ignored) == ERR_NOT_FOUND;
+        path = realpath(task_dir, NULL);
+        a->path = arena_strdup(&a->arena, path ? path : task_dir);
+        free(path);
+        rc = attempt_lock(a->dir, err);
+    }
+    if (!rc && os_stat_at(a->dir, CARD_RESULT, &info, err) == OK)
+        rc = err_set(err, ERR_EXISTS, "%s: this attempt is over already", task_dir);
+    else if (!rc)
+        *err = (struct err)ERR_INIT;
+    if (rc) {
+        os_close_quiet(&a->dir);
+        arena_release(&a->arena);
+        free(a);
+        return rc;
+    }
+    a->result.status = ATTEMPT_DONE;
+    open_parts(a, st);
+    *out = a;
+    return OK;
+}
+
+const struct result_card *attempt_result(const struct attempt *a)
+{
+    return &a->result;
+}
+
+const char *attempt_dir(const struct attempt *a)
+{
+    return a->path;
+}
+
+struct store *attempt_store(struct attempt *a)
+{
+    return a->store;
+}
+
+/* On a full disk what nobody will look at makes room for the card. */
+static enum err_code write_result(struct attempt *a, struct err *err)
+{
+    static const char *const rooms[] = {"out", "tmp", "work", "ckpt", "in"};
+    struct err ignored = ERR_INIT;
+    enum err_code rc = result_card_write(a->dir, &a->result, err);
+
+    if (rc == ERR_FULL && a->result.status != ATTEMPT_DONE) {
+        for (size_t i = 0; i < sizeof(rooms) / sizeof(rooms[0]); i++)
+            (void)!os_remove_tree(a->dir, rooms[i], &ignored);
+        *err = (struct err)ERR_INIT;
+        rc = result_card_write(a->dir, &a->result, err);
+    }
+    if (rc == ERR_NOT_FOUND)
+        rc = err_set(err, rc, "%s is not there any more; did the program delete it?", a->path);
     return rc;
 }
 
-static enum err_code collect(struct attempt *a, struct result_card *r, struct err *err)
+enum err_code attempt_end(struct attempt *a, struct err *err)
 {
-    struct writer *w = NULL;
-    size_t count = 0;
-    enum err_code rc;
+    const enum err_code rc = write_result(a, err);
 
-    while (a->card.outputs[count])
-        count++;
-    r->outputs = mem_zero(count + 1, sizeof(*r->outputs));
-    rc = writer_open(a->store, &w, err);
-    if (!rc)
-        rc = put_result(a, w, r, err);
-    if (!rc)
-        rc = writer_commit(w, err);
-    writer_release(w);
-    if (rc == ERR_INPUT ||
-        rc ==
-            ERR_CHANGED) { /* the program's fault: a socket in its output, a file still being written */
-        say(r, ATTEMPT_FAILED, "its output cannot be kept: %.400s", err->text);
-        r->output_count = 0;
-        rc = OK;
-    }
+    capture_release(&a->capture);
+    runlog_release(&a->log);
+    if (a->own_store)
+        store_close(a->store);
+    free(a->result.outputs);
+    attempt_card_release(&a->card);
+    arena_release(&a->arena);
+    free(a->envp);
+    os_close_quiet(&a->dir);
+    free(a);
     return rc;
 }
 
 enum err_code attempt_run(const char *task_dir, struct result_card *out, struct err *err)
 {
-    struct attempt a = {.dir = -1};
-    struct supervise_result s = {0};
-    enum err_code rc = os_open_dir(AT_FDCWD, task_dir, &a.dir, err);
-    char *path = realpath(task_dir, NULL);
+    const struct attempt_control control = {.signals = -1};
+    struct attempt *a = NULL;
+    bool asked;
+    enum err_code rc = attempt_begin(task_dir, NULL, &a, err);
 
-    *out = (struct result_card){0};
-    arena_init(&a.arena);
-    a.path = path ? path : task_dir;
-    if (!rc)
-        rc = attempt_card_read(a.dir, &a.card, err);
-    if (!rc)
-        rc = prepare(&a, err);
-    if (!rc)
-        rc = run(&a, &s, err);
-    if (!rc) {
-        judge(&a, &s, out);
-        if (out->status == ATTEMPT_DONE && inputs_unchanged(&a, out) && outputs_exist(&a, out))
-            rc = collect(&a, out, err);
-    }
-    if (!rc)
-        rc = result_card_write(a.dir, out, err);
-    free(out->outputs);
+    *out = (struct result_card){.error = "", .step = -1};
+    if (rc)
+        return rc;
+    attempt_execute(a, &control, &asked);
+    if (attempt_store(a))
+        attempts_commit(attempt_store(a), &a, 1);
+    *out = a->result;
     out->outputs = NULL;
-    out->output_count = 0;
-    store_close(a.store);
-    attempt_card_release(&a.card);
-    arena_release(&a.arena);
-    free(a.envp);
-    free(path);
-    os_close_quiet(&a.dir);
-    return rc;
-}
-
-enum err_code attempt_result_outputs(struct store *st, const struct digest *result,
-                                     struct tree *out_dir, struct err *err)
-{
-    struct tree top = {0};
-    struct buf text = {0};
-    const struct tree_entry *out;
-    struct digest id;
-    enum err_code rc;
-
-    buf_init(&text, TREE_BYTES_MAX);
-    rc = object_read(st, result, TREE_BYTES_MAX, &text, err);
-    if (!rc)
-        rc = tree_decode(text.p, text.n, 0, "result", &top, err);
-    out = rc ? NULL : tree_find(&top, STR("out"));
-    if (!rc && (!out || out->mode != TREE_DIR))
-        rc = err_set(err, ERR_DAMAGED, "a task's result has no folder 'out'");
-    if (!rc) {
-        id = out->digest;
-        buf_clear(&text);
-        rc = object_read(st, &id, TREE_BYTES_MAX, &text, err);
-    }
-    if (!rc)
-        rc = tree_decode(text.p, text.n, 0, "outputs of a result", out_dir, err);
-    tree_release(&top);
-    buf_release(&text);
-    return rc;
+    out->images = NULL;
+    out->output_count = out->image_count = 0;
+    return attempt_end(a, err);
 }

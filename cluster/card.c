@@ -5,9 +5,7 @@
 #include <string.h>
 
 #include "base/os.h"
-
-const char *const attempt_status_words[ATTEMPT_STATUS_COUNT] = {"done", "failed", "stopped",
-                                                                "lost"};
+#include "store/store.h"
 
 const char *obj_kind_word(enum obj_kind k)
 {
@@ -26,8 +24,8 @@ json_t *card_object_json(const struct card_object *o)
     return v;
 }
 
-static enum err_code read_object(const json_t *v, const char *name_key, const char *what,
-                                 struct card_object *out, struct err *err)
+enum err_code card_object_of(const json_t *v, const char *name_key, const char *what,
+                             struct card_object *out, struct err *err)
 {
     const char *kind, *digest;
     enum err_code rc = json_get_string(v, "kind", what, &kind, err);
@@ -59,7 +57,7 @@ static enum err_code read_objects(const json_t *card, const char *key, const cha
         return err_set(err, ERR_INPUT, "attempt.json: '%s' must be a list", key);
     *out = mem_zero(json_array_size(list) + 1, sizeof(**out));
     for (size_t i = 0; !rc && i < json_array_size(list); i++)
-        rc = read_object(json_array_get(list, i), name_key, "attempt.json", &(*out)[(*count)++],
+        rc = card_object_of(json_array_get(list, i), name_key, "attempt.json", &(*out)[(*count)++],
                          err);
     return rc;
 }
@@ -118,8 +116,50 @@ static enum err_code read_outputs(struct attempt_card *c, struct err *err)
     return OK;
 }
 
-static enum err_code read_card(int dir, const char *name, const char *version, json_t **out,
-                               struct err *err)
+/* A relative path without empty, "." or ".." parts: names from a card become paths below the task directory. */
+static bool stays_below(const char *path)
+{
+    for (const char *p = path; *p;) {
+        const size_t n = strcspn(p, "/");
+
+        if (n == 0 || (n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
+            return false;
+        p += n + (p[n] == '/');
+    }
+    return *path != '\0';
+}
+
+/* What contract_input and friends rely on. */
+static enum err_code check_names(const struct attempt_card *c, struct err *err)
+{
+    const json_t *value;
+    const char *name;
+    size_t at;
+
+    for (size_t i = 0; i < c->input_count; i++) {
+        if (!stays_below(c->inputs[i].name) || strchr(c->inputs[i].name, '/'))
+            return err_set(err, ERR_INPUT, "attempt.json: '%.100s' is no input name",
+                           c->inputs[i].name);
+        json_array_foreach((json_t *)(uintptr_t)c->inputs[i].entries, at, value)
+        {
+            const json_t *digest = json_object_get(value, "digest");
+
+            name = json_string_value(json_object_get(value, "name"));
+            if (!name || !json_is_string(digest))
+                return err_set(err, ERR_INPUT,
+                               "attempt.json: an entry of input %.100s has no name or digest",
+                               c->inputs[i].name);
+        }
+    }
+    for (size_t i = 0; i < c->code_count; i++)
+        if (!stays_below(c->code[i].name))
+            return err_set(err, ERR_INPUT, "attempt.json: '%.100s' is no path for code",
+                           c->code[i].name);
+    return OK;
+}
+
+enum err_code card_load(int dir, const char *name, const char *version, json_t **out,
+                        struct err *err)
 {
     struct buf text = {0};
     const char *weir;
@@ -137,15 +177,128 @@ static enum err_code read_card(int dir, const char *name, const char *version, j
     return rc;
 }
 
-enum err_code attempt_card_read(int dir, struct attempt_card *out, struct err *err)
+/* A member that may be left out. */
+static enum err_code optional_i64(const json_t *o, const char *key, int64_t min, int64_t max,
+                                  int64_t standard, int64_t *out, struct err *err)
 {
-    static const char what[] = CARD_ATTEMPT;
-    struct attempt_card c = {0};
-    const char *key;
-    enum err_code rc = read_card(dir, what, "attempt/1", &c.root, err);
+    *out = standard;
+    return json_object_get(o, key) ? json_get_i64(o, key, min, max, CARD_ATTEMPT, out, err) : OK;
+}
+
+/* Nanoseconds since 1970 are beyond 2^53, so they come as text. */
+static enum err_code any_i64(const json_t *o, const char *key, int64_t min, int64_t *out,
+                             struct err *err)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+    enum err_code rc;
+
+    if (!text)
+        return json_get_i64(o, key, min, INT64_MAX, "attempt.json: program", out, err);
+    rc = str_to_i64(str_of(text), min, INT64_MAX, out, err);
+    if (rc)
+        (void)err_prefix(err, "attempt.json: program: %s", key);
+    return rc;
+}
+
+static enum err_code read_program(struct attempt_card *c, struct err *err)
+{
+    static const char what[] = "attempt.json: program";
+    const json_t *v = json_object_get(c->root, "program");
+    struct card_object o;
+    enum err_code rc;
+
+    if (!v)
+        return OK;
+    rc = card_object_of(v, "path", what, &o, err);
+    if (!rc && (o.kind != OBJ_BLOB || o.name[0] != '/' || !c->argv))
+        rc = err_set(err, ERR_INPUT,
+                     "%s: must be a blob with an absolute path, and go with argv", what);
+    if (!rc)
+        rc = any_i64(v, "ino", 0, &c->program.ino, err);
+    if (!rc)
+        rc = any_i64(v, "size", 0, &c->program.size, err);
+    if (!rc)
+        rc = any_i64(v, "mtime_ns", INT64_MIN, &c->program.mtime_ns, err);
+    if (rc)
+        return rc;
+    c->program.path = o.name;
+    c->program.kind = o.kind;
+    c->program.digest = o.digest;
+    return OK;
+}
+
+static enum err_code read_checkpoints(struct attempt_card *c, struct err *err)
+{
+    const json_t *resume = json_object_get(c->root, "resume"),
+                 *kept = json_object_get(c->root, "checkpoints");
+    enum err_code rc = OK;
+
+    c->resume_step = -1;
+    if (resume && !json_is_null(resume)) {
+        rc = card_object_of(resume, NULL, "attempt.json: resume", &c->resume, err);
+        if (!rc)
+            rc = json_get_i64(resume, "step", 0, INT64_MAX, "attempt.json: resume", &c->resume_step,
+                              err);
+    }
+    if (rc || !kept || json_is_null(kept))
+        return rc;
+    rc = json_get_string(kept, "ref", "attempt.json: checkpoints", &c->checkpoint_ref, err);
+    if (!rc)
+        rc = store_ref_check(str_of(c->checkpoint_ref), err);
+    if (!rc)
+        rc = optional_i64(kept, "keep", 1, CARD_KEEP_MAX, CARD_KEEP_DEFAULT, &c->checkpoint_keep,
+                          err);
+    return rc;
+}
+
+static enum err_code read_devices(struct attempt_card *c, struct err *err)
+{
+    const json_t *list = json_object_get(c->root, "gpu_devices");
+    const char *text = json_string_value(list);
+    struct buf b;
+    int64_t mask = 0;
+    enum err_code rc = optional_i64(c->root, "gpu_mask", 0, INT64_MAX, 0, &mask, err);
+
+    if (!rc && list &&
+        (!text || strlen(text) >= sizeof(c->gpu_devices) || text[strspn(text, "0123456789,")]))
+        rc = err_set(err, ERR_INPUT, "attempt.json: gpu_devices must be like \"0,1\"");
+    if (rc)
+        return rc;
+    if (text) {
+        (void)snprintf(c->gpu_devices, sizeof(c->gpu_devices), "%s", text);
+        return OK;
+    }
+    buf_init(&b, sizeof(c->gpu_devices));
+    for (int i = 0; i < 63; i++)
+        if (mask >> i & 1)
+            buf_printf(&b, "%s%d", b.n ? "," : "", i);
+    (void)snprintf(c->gpu_devices, sizeof(c->gpu_devices), "%s", b.n ? b.p : "");
+    buf_release(&b);
+    return OK;
+}
+
+static enum err_code read_optional(struct attempt_card *c, struct err *err)
+{
+    enum err_code rc = read_program(c, err);
 
     if (!rc)
-        rc = json_get_string(c.root, "store", what, &c.store, err);
+        rc = read_checkpoints(c, err);
+    if (!rc)
+        rc = read_devices(c, err);
+    if (!rc)
+        rc = optional_i64(c->root, "log_max", 1024, INT64_C(1) << 40, CARD_LOG_MAX_DEFAULT,
+                          &c->log_max, err);
+    c->bind = !json_is_false(json_object_get(c->root, "bind"));
+    return rc;
+}
+
+enum err_code attempt_card_of(json_t *root, struct attempt_card *out, struct err *err)
+{
+    static const char what[] = CARD_ATTEMPT;
+    struct attempt_card c = {.root = root};
+    const char *key;
+    enum err_code rc = json_get_string(c.root, "store", what, &c.store, err);
+
     if (!rc)
         rc = json_get_string(c.root, "task", what, &c.task, err);
     if (!rc)
@@ -161,12 +314,28 @@ enum err_code attempt_card_read(int dir, struct attempt_card *out, struct err *e
     if (!rc)
         rc = read_objects(c.root, "code", "path", &c.code, &c.code_count, err);
     if (!rc)
+        rc = check_names(&c, err);
+    if (!rc)
         rc = read_outputs(&c, err);
     if (!rc)
         rc = read_limits(&c, err);
+    if (!rc)
+        rc = read_optional(&c, err);
     if (rc)
         attempt_card_release(&c);
     *out = c;
+    return rc;
+}
+
+enum err_code attempt_card_read(int dir, struct attempt_card *out, struct err *err)
+{
+    json_t *root = NULL;
+    enum err_code rc = card_load(dir, CARD_ATTEMPT, "attempt/1", &root, err);
+
+    *out = (struct attempt_card){0};
+    if (!rc)
+        return attempt_card_of(root, out, err);
+    json_decref(root);
     return rc;
 }
 
@@ -177,94 +346,4 @@ void attempt_card_release(struct attempt_card *c)
     free(c->outputs);
     json_decref(c->root);
     *c = (struct attempt_card){0};
-}
-
-enum err_code result_card_write(int dir, const struct result_card *c, struct err *err)
-{
-    char text[DIGEST_TEXT + 1];
-    json_t *outputs = json_object(), *root;
-    struct buf out = {0};
-    enum err_code rc;
-
-    for (size_t i = 0; i < c->output_count; i++)
-        json_object_set_new(outputs, c->outputs[i].name, card_object_json(&c->outputs[i]));
-    digest_text(&c->result, text);
-    root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:o, s:I, s:I}", "weir", "result/1", "status",
-                     attempt_status_words[c->status], "exit", c->exit_status, "signal", c->signal,
-                     "reason", c->reason, "outputs", outputs, "log_bytes", (json_int_t)c->log_bytes,
-                     "wall_ms", (json_int_t)c->wall_ms);
-    if (!root) /* the reason may quote bytes of a user's program that are no UTF-8 */
-        return err_set(err, ERR_BUG, "result.json: the reason is not UTF-8");
-    if (c->status == ATTEMPT_DONE)
-        json_object_set_new(root, "result", json_string(text));
-    buf_init(&out, CARD_BYTES_MAX);
-    rc = json_canonical(root, &out, err);
-    buf_char(&out, '\n');
-    if (!rc)
-        rc = buf_check(&out, CARD_RESULT, err);
-    if (!rc)
-        rc = os_write_file(dir, CARD_RESULT, out.p, out.n, 0644, err);
-    buf_release(&out);
-    json_decref(root);
-    return rc;
-}
-
-static enum err_code read_result_outputs(struct result_card *c, struct err *err)
-{
-    json_t *outputs = json_object_get(c->root, "outputs"), *value;
-    const char *name;
-    enum err_code rc = OK;
-
-    if (!json_is_object(outputs))
-        return err_set(err, ERR_INPUT, "result.json: 'outputs' must be an object");
-    c->outputs = mem_zero(json_object_size(outputs) + 1, sizeof(*c->outputs));
-    json_object_foreach(outputs, name, value)
-    {
-        if (!rc)
-            rc = read_object(value, NULL, CARD_RESULT, &c->outputs[c->output_count], err);
-        c->outputs[c->output_count++].name = name;
-    }
-    return rc;
-}
-
-enum err_code result_card_read(int dir, struct result_card *out, struct err *err)
-{
-    struct result_card c = {.status = ATTEMPT_STATUS_COUNT};
-    const char *status, *reason, *result;
-    enum err_code rc = read_card(dir, CARD_RESULT, "result/1", &c.root, err);
-
-    if (!rc)
-        rc = json_get_string(c.root, "status", CARD_RESULT, &status, err);
-    if (!rc)
-        rc = json_get_string(c.root, "reason", CARD_RESULT, &reason, err);
-    for (int i = 0; !rc && i < ATTEMPT_STATUS_COUNT; i++)
-        if (strcmp(status, attempt_status_words[i]) == 0)
-            c.status = (enum attempt_status)i;
-    if (!rc && c.status == ATTEMPT_STATUS_COUNT)
-        rc = err_set(err, ERR_INPUT, "result.json: unknown status '%s'", status);
-    if (!rc && c.status == ATTEMPT_DONE) {
-        rc = json_get_string(c.root, "result", CARD_RESULT, &result, err);
-        if (!rc)
-            rc = digest_parse(result, strlen(result), &c.result, err);
-    }
-    if (!rc)
-        rc = read_result_outputs(&c, err);
-    if (!rc) {
-        (void)snprintf(c.reason, sizeof(c.reason), "%s", reason);
-        c.exit_status = (int)json_integer_value(json_object_get(c.root, "exit"));
-        c.signal = (int)json_integer_value(json_object_get(c.root, "signal"));
-        c.log_bytes = json_integer_value(json_object_get(c.root, "log_bytes"));
-        c.wall_ms = json_integer_value(json_object_get(c.root, "wall_ms"));
-    } else {
-        result_card_release(&c);
-    }
-    *out = c;
-    return rc;
-}
-
-void result_card_release(struct result_card *c)
-{
-    free(c->outputs);
-    json_decref(c->root);
-    *c = (struct result_card){0};
 }

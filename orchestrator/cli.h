@@ -33,14 +33,15 @@ struct cli_option {
 };
 struct cli;
 struct cli_command {
-    const char *name;                 /* "store add" */
-    const char *alias;                /* "gc", or NULL */
-    const char *args;                 /* "PATH..." */
-    int args_min, args_max;           /* -1: any number */
-    const char *summary;              /* one line, for lists */
-    const char *text;                 /* what else there is to say; NULL: nothing */
-    const char *example;              /* lines a person could type */
-    const char *json;                 /* shape of one line of --json output */
+    const char *name;       /* "store add" */
+    const char *alias;      /* "gc", or NULL */
+    const char *args;       /* "PATH..." */
+    int args_min, args_max; /* -1: any number */
+    bool raw;               /* all that follows the first argument belongs to another program */
+    const char *summary;    /* one line, for lists */
+    const char *text;       /* what else there is to say; NULL: nothing */
+    const char *example;    /* lines a person could type */
+    const char *json;       /* shape of one line of --json output */
     const struct cli_option *options; /* NULL: only the common ones */
     enum err_code (*run)(struct cli *c, struct err *err);
 };
@@ -70,6 +71,8 @@ void cli_release(struct cli *c);
 /* NULL when the option was not given.  Asking for an option that the table lacks is a CHECK. */
 const char *cli_value(const struct cli *c, const char *option);
 bool cli_flag(const struct cli *c, const char *option);
+/* The option of the command at a place of cli.given; NULL: a common one. */
+const struct cli_option *cli_option_at(const struct cli *c, size_t place);
 /* All values of an option that may be given several times, in their order, NULL at the end.  free() the array. */
 const char **cli_values(const struct cli *c, const char *option);
 /* "90s", "15m", "24h", "7d"; absent when the option was not given. */

@@ -115,6 +115,8 @@ static const struct node *overlay_param_file(struct loader *l, const struct node
     if (os_read_file(AT_FDCWD, path, PIPELINE_BYTES_MAX, &text, &err))
         problem_add(&l->problems, (struct pos){"--param-file", 0, 0}, "%s", err.text);
     else
+        origin_text(&l->origin, text.p ? text.p : "", text.n);
+    if (!err.code)
         n = load_nodes(l, text.p ? text.p : "", text.n, arena_strdup(l->arena, path));
     buf_release(&text);
     if (!n || n->type == YAML_NULL || !want_map(l, n, "a param file", ""))

@@ -4,6 +4,7 @@
 
 int main(int argc, char **argv)
 {
+    os_hold_stdio();
     fault_from_env();
     return cli_main(argc, argv);
 }

@@ -1,9 +1,11 @@
 /* Reading a pipeline file: overlays first, then one pass per kind of thing, each collecting problems. */
 #include "orchestrator/pipeline.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/os.h"
 #include "orchestrator/pipeline_internal.h"
@@ -37,6 +39,44 @@ int pipeline_find_task(const struct pipeline *p, const char *name)
 
 /* ---- reading ----------------------------------------------------------------------------------- */
 
+/* Length first: no two lists of texts give the same bytes. */
+void origin_text(struct sha256 *h, const char *text, size_t n)
+{
+    const uint64_t size = n;
+
+    sha256_update(h, &size, sizeof(size));
+    sha256_update(h, text, n);
+}
+
+void origin_end(struct sha256 *h, const struct digest *options, struct digest *out)
+{
+    sha256_update(h, options, sizeof(*options));
+    sha256_final(h, out);
+}
+
+static void origin_texts(struct sha256 *h, const char *const *list)
+{
+    size_t n = 0;
+
+    while (list && list[n])
+        n++;
+    origin_text(h, (const char *)&n, sizeof(n));
+    for (size_t i = 0; i < n; i++)
+        origin_text(h, list[i], strlen(list[i]));
+}
+
+void options_digest(const struct pipeline_options *o, struct digest *out)
+{
+    struct sha256 h = {0};
+
+    sha256_init(&h);
+    origin_texts(&h, o->profiles);
+    origin_texts(&h, o->param_files);
+    origin_texts(&h, o->sets);
+    sha256_final(&h, out);
+    sha256_release(&h);
+}
+
 const struct node *load_nodes(struct loader *l, const char *text, size_t n, const char *file)
 {
     struct yaml_doc *doc = NULL;
@@ -66,6 +106,8 @@ static enum err_code read_pipeline(struct loader *l, const char *path, struct bu
 
     buf_init(&text, PIPELINE_BYTES_MAX);
     rc = os_read_file(AT_FDCWD, path, PIPELINE_BYTES_MAX, &text, err);
+    if (rc == ERR_IO && err->sys == EISDIR)
+        rc = err_set(err, ERR_INPUT, "%s is a directory; name a pipeline file in it", path);
     if (rc == OK)
         l->root = load_nodes(l, text.p ? text.p : "", text.n, l->p->file);
     else if (errors)
@@ -155,6 +197,7 @@ static void release_loader(struct loader *l)
     free(l->refs);
     buf_release(&l->text);
     arena_release(&l->scratch);
+    sha256_release(&l->origin);
     free(l);
 }
 
@@ -176,6 +219,7 @@ enum err_code pipeline_load(const char *path, const struct pipeline_options *o,
     l->p = p;
     l->o = o ? o : &nothing;
     l->budget = l->o->value_bytes_max ? l->o->value_bytes_max : PIPELINE_VALUE_BYTES_MAX;
+    sha256_init(&l->origin);
     p->values = json_array();
     CHECK(p->values);
     p->file = arena_strdup(&p->arena, path);
@@ -184,6 +228,8 @@ enum err_code pipeline_load(const char *path, const struct pipeline_options *o,
     if (rc == OK) {
         if (l->root)
             decode_all(l);
+        options_digest(l->o, &p->options);
+        origin_end(&l->origin, &p->options, &p->origin);
         rc = problems_report(&l->problems, errors, err);
         if (rc == ERR_INPUT && only_options(&l->problems))
             rc = err->code = ERR_USAGE;
@@ -203,5 +249,7 @@ void pipeline_free(struct pipeline *p)
         return;
     json_decref(p->values);
     arena_release(&p->arena);
+    if (p->image)
+        (void)munmap(p->image, p->image_bytes);
     free(p);
 }

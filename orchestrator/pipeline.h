@@ -16,6 +16,7 @@
 /* long: one struct per block of the format, read side by side with it */
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/str.h"
 
@@ -157,6 +158,11 @@ struct pipeline {
     struct notify *notifies;
     size_t notify_count;
     struct names *stage_names, *source_names;
+    /* SHA-256 of what it was read from: the bytes of all its files and the options; and of the names of profiles and
+     * param files and the texts of --set alone.  Equal origin: equal in everything, "file" and "dir" apart. */
+    struct digest origin, options;
+    void *image; /* it was not read but mapped (pipeline_image.h); else NULL */
+    size_t image_bytes;
 };
 
 struct pipeline_options {

@@ -46,6 +46,7 @@ struct loader {
     size_t ref_count, ref_room;
     int64_t budget; /* bytes that params of all tasks may still take */
     size_t edges;
+    struct sha256 origin; /* of all texts so far */
     bool stages_bad;   /* no list of stages to look references up in */
     bool sources_told; /* that the pipeline has none */
 };
@@ -59,6 +60,11 @@ static inline bool is_spoilt(const struct loader *l, size_t problems_before)
 /* pipeline.c */
 /* YAML text as nodes, or NULL after problems.  A file that is named like an option has no lines. */
 const struct node *load_nodes(struct loader *l, const char *text, size_t n, const char *file);
+
+/* What goes into pipeline.origin: the texts of the file and of the param files, in order; then the options. */
+void origin_text(struct sha256 *h, const char *text, size_t n);
+void origin_end(struct sha256 *h, const struct digest *options, struct digest *out);
+void options_digest(const struct pipeline_options *o, struct digest *out);
 
 /* load_syntax.c: what the YAML reader says about text (n bytes), in words that help */
 void take_syntax_errors(struct loader *l, char *lines, const char *text, size_t n,

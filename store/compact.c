@@ -1,4 +1,4 @@
-/* compact.c - cold loose files into compressed packs, small packs into full ones.
+/* compact.c - cold loose files into compressed packs, small packs into full ones, raw chunks in packs into compressed ones.
  *
  * Nothing dies here, things move: the new packs are durable and known to the index before the old places are condemned, and the index
  * prefers records in packs to loose files.  So there is no mark, and a commit by somebody else between our transactions changes one
@@ -9,6 +9,7 @@
 
 #include "base/os.h"
 #include "store/compact_loose.h"
+#include "store/compact_raw.h"
 #include "store/gc_internal.h"
 #include "store/journal_view.h"
 #include "store/loose.h"
@@ -17,6 +18,7 @@
 #define NS 1000000000LL
 #define SCAN 8192
 #define SMALL_PACK_BYTES (PACK_TARGET_BYTES / 4)
+#define RAW_SHARE_MIN 16 /* a pack with less than a 16th of raw chunks is not written anew */
 #define RACES_MAX 50
 
 struct cold {
@@ -30,8 +32,9 @@ struct compaction {
     int64_t start_ns, cold_ns; /* what was used at or after cold_ns stays */
     struct cold *cold;         /* sorted by id */
     size_t cold_count, cold_cap;
-    struct pack_row *small;
-    size_t small_count;
+    struct raw_chunks *raw;
+    struct pack_row *old; /* packs to be written anew, because they are small or hold raw chunks */
+    size_t old_count;
     struct evac *evac;
     struct compact_report *report;
     struct progress *progress;
@@ -88,19 +91,43 @@ static enum err_code each_object(struct compaction *c, enum loc_type type, objec
     return rc;
 }
 
-static enum err_code find_small_packs(struct compaction *c, struct err *err)
+static bool is_small(const struct compaction *c, const struct pack_row *row)
 {
-    size_t n = 0, kept = 0;
-    enum err_code rc = index_packs(c->st->index, &c->small, &n, err);
+    return row->bytes < SMALL_PACK_BYTES && row->records > 0 && row->created_ns < c->cold_ns;
+}
 
-    for (size_t i = 0; !rc && i < n; i++)
-        if (c->small[i].bytes < SMALL_PACK_BYTES && c->small[i].records > 0 &&
-            c->small[i].created_ns < c->cold_ns)
-            c->small[kept++] = c->small[i];
-    c->small_count = rc || kept < 2 ? 0 : kept; /* one alone would only be copied */
-    for (size_t i = 0; i < c->small_count; i++)
-        c->report->bytes_before += c->small[i].bytes;
-    return rc;
+static bool is_raw(const struct compaction *c, const struct pack_row *row)
+{
+    return raw_in_pack(c->raw, row->number) * RAW_SHARE_MIN > row->bytes;
+}
+
+/* One small pack alone would only be copied.  When others are written anyhow it joins them: else the last of the new ones and it would be
+ * two small packs, and the next compaction not be done before it began. */
+static enum err_code find_old_packs(struct compaction *c, struct err *err)
+{
+    size_t n = 0, kept = 0, raw = 0, small = 0;
+    enum err_code rc = raw_find(c->st, c->cold_ns, &c->raw, err);
+
+    if (!rc)
+        rc = index_packs(c->st->index, &c->old, &n, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < n; i++) {
+        const bool has_raw = is_raw(c, &c->old[i]), alone_small = is_small(c, &c->old[i]);
+
+        raw += has_raw;
+        small += alone_small;
+        if (has_raw || alone_small)
+            c->old[kept++] = c->old[i];
+    }
+    if (kept == 1 && raw == 0 && c->cold_count == 0)
+        kept = small = 0;
+    c->old_count = kept;
+    c->report->packs_merged = (int64_t)small;
+    c->report->packs_compressed = (int64_t)raw;
+    for (size_t i = 0; i < kept; i++)
+        c->report->bytes_before += c->old[i].bytes;
+    return OK;
 }
 
 static struct cold *find_cold(const struct compaction *c, const struct digest *id)
@@ -176,6 +203,8 @@ static bool is_wanted(void *arg, const struct pack_entry *e)
         return journal_counts(m->journal, e);
     if (e->type == REC_LOOSE)
         return file_stays(m, e);
+    if (e->type == REC_BLOB && raw_has(m->c->raw, m->number, e->off))
+        return false; /* it was copied by raw_encode */
     while (low < high) {
         const size_t mid = low + (high - low) / 2;
 
@@ -211,6 +240,8 @@ static enum err_code merge_pack(struct compaction *c, struct merge *m, const str
         m->ids[i] = toc[i].id;
     rc = index_get(c->st->index, m->ids, m->count, m->locs, err);
     if (!rc)
+        rc = raw_encode(c->st, c->raw, row->number, pack, c->evac, c->progress, err);
+    if (!rc)
         rc = evac_copy(c->evac, pack, is_wanted, m, err);
     if (!rc && m->err.code != OK) {
         *err = m->err;
@@ -222,17 +253,17 @@ static enum err_code merge_pack(struct compaction *c, struct merge *m, const str
     return rc;
 }
 
-static enum err_code merge_small(struct compaction *c, struct err *err)
+static enum err_code merge_old(struct compaction *c, struct err *err)
 {
     struct journal_view *journal = NULL;
     struct merge m = {.c = c, .err = ERR_INIT};
     enum err_code rc = OK;
 
-    if (c->small_count > 0)
+    if (c->old_count > 0)
         rc = journal_view_new(c->st, &journal, err);
     m.journal = journal;
-    for (size_t i = 0; !rc && i < c->small_count; i++)
-        rc = merge_pack(c, &m, &c->small[i], err);
+    for (size_t i = 0; !rc && i < c->old_count; i++)
+        rc = merge_pack(c, &m, &c->old[i], err);
     journal_view_free(journal);
     return rc;
 }
@@ -243,8 +274,8 @@ static void list_going(const struct compaction *c, struct condemned *out)
 {
     struct idlist packs = {0}, loose = {0};
 
-    for (size_t i = 0; i < c->small_count; i++)
-        idlist_add(&packs, &c->small[i].name);
+    for (size_t i = 0; i < c->old_count; i++)
+        idlist_add(&packs, &c->old[i].name);
     for (size_t i = 0; i < c->cold_count; i++)
         idlist_add(&loose, &c->cold[i].id);
     *out = (struct condemned){
@@ -339,9 +370,8 @@ static enum err_code begin(struct compaction *c, int64_t cold_s, bool dry_run, s
     if (!rc)
         rc = each_object(c, LOC_LOOSE, add_if_cold, err);
     if (!rc)
-        rc = find_small_packs(c, err);
+        rc = find_old_packs(c, err);
     c->report->loose_packed = (int64_t)c->cold_count;
-    c->report->packs_merged = (int64_t)c->small_count;
     return rc;
 }
 
@@ -362,15 +392,17 @@ enum err_code store_compact(struct store *st, const struct compact_options *o,
     rc = begin(&c, o->cold_s, o->dry_run, err);
     if (rc)
         goto out;
-    if (o->dry_run || c.cold_count + c.small_count == 0) {
+    if (o->dry_run || c.cold_count + c.old_count == 0) {
         out->bytes_after = out->bytes_before;
         goto out;
     }
     rc = evac_new(st, &c.evac, err);
     if (!rc)
+        evac_tried(c.evac);
+    if (!rc)
         rc = pack_cold(&c, err);
     if (!rc)
-        rc = merge_small(&c, err);
+        rc = merge_old(&c, err);
     if (!rc)
         rc = evac_finish(c.evac, err);
     if (!rc)
@@ -380,7 +412,8 @@ enum err_code store_compact(struct store *st, const struct compact_options *o,
 out:
     evac_free(c.evac);
     free(c.cold);
-    free(c.small);
+    free(c.old);
+    raw_free(c.raw);
     os_close_quiet(&c.lock);
     return rc;
 }

@@ -15,6 +15,7 @@ struct evac {
     struct idlist packs; /* sealed, in order */
     struct idset *ids;
     int64_t bytes;
+    bool tried;
 
     struct codec *codec;
     struct frame_member *members; /* of the frame being gathered */
@@ -36,7 +37,7 @@ enum err_code evac_new(struct store *st, struct evac **out, struct err *err)
     e->ids = idset_new();
     e->members = mem_alloc(FRAME_MEMBERS_MAX * sizeof(*e->members));
     buf_init(&e->raw, CODEC_RAW_MAX);
-    buf_init(&e->zstd, 2 * CODEC_RAW_MAX);
+    buf_init(&e->zstd, (size_t)2 * CODEC_RAW_MAX);
     buf_init(&e->payload, PACK_PAYLOAD_MAX);
     rc = codec_new(&e->codec, err);
     if (rc) {
@@ -61,6 +62,11 @@ void evac_free(struct evac *e)
     buf_release(&e->payload);
     CHECK(pthread_mutex_destroy(&e->lock) == 0);
     free(e);
+}
+
+void evac_tried(struct evac *e)
+{
+    e->tried = true;
 }
 
 const struct digest *evac_packs(const struct evac *e, size_t *count)
@@ -117,6 +123,8 @@ static enum err_code make_room(struct evac *e, size_t n, struct err *err)
         rc = seal(e, err);
     if (!rc && !e->w)
         rc = pack_writer_open(e->st->objects, &e->w, err);
+    if (!rc && e->tried)
+        pack_writer_tried(e->w);
     return rc;
 }
 

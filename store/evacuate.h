@@ -18,7 +18,8 @@
 
 struct evac;
 MUST_USE enum err_code evac_new(struct store *st, struct evac **out, struct err *err);
-void evac_free(struct evac *e); /* NULL is fine */
+void evac_free(struct evac *e);  /* NULL is fine */
+void evac_tried(struct evac *e); /* before the first put: pack_writer_tried for every pack */
 /* One record that is no frame, as pack_put takes it. */
 MUST_USE enum err_code evac_put(struct evac *e, const struct pack_entry *record,
                                 const void *payload, size_t n, struct err *err);

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -502,6 +503,14 @@ static enum err_code take_lines(struct fsck *f, int fd, struct err *err)
     return rc;
 }
 
+/* Then a mapped file that is new has pages that nobody can touch, which says nothing about the index. */
+static bool disk_full(const char *path)
+{
+    struct statvfs info;
+
+    return statvfs(path, &info) == 0 && info.f_bavail == 0;
+}
+
 static enum err_code wait_for(struct fsck *f, pid_t child, bool *ended, struct err *err)
 {
     int status = 0;
@@ -515,6 +524,12 @@ static enum err_code wait_for(struct fsck *f, pid_t child, bool *ended, struct e
     *ended = WIFEXITED(status);
     if (*ended)
         return OK;
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS && disk_full(f->st->root))
+        return err_set(
+            err, ERR_FULL,
+            "compare the index of %s: its disk is full, and the file of its readers needs "
+            "room; make some and try again",
+            f->st->root);
     f->index_bad = f->index_unusable = true;
     fsck_found(f, FOUND_INDEX, NULL, NULL,
                "the index crashes whoever reads it (signal %d); weir store rebuild makes it again",

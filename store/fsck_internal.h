@@ -1,7 +1,9 @@
 /* fsck_internal.h - one check of a store, as its parts see it.
  *
  *   fsck.c         the order of things, the report
- *   fsck_pack.c    is every record of a pack what it says?
+ *   fsck_pack.c    is every pack whole?
+ *   fsck_doubt.c   what is wrong with one that is not?
+ *   fsck_record.c  is one record what it says?
  *   fsck_loose.c   is every loose file what its name says?
  *   fsck_index.c   does the index say what the packs say?
  *   fsck_paths.c   what was a damaged object part of?
@@ -86,11 +88,16 @@ MUST_USE enum err_code fsck_rebuild(struct fsck *f, struct err *err);
 void fsck_note_journal(struct fsck *f,
                        const struct pack_entry *e); /* anything but binds and refs is passed over */
 
-/* fsck_pack.c, also for the salvage: is this record whole?  What is wrong goes to why.  members: one bit per member of a frame, cleared
+/* fsck_record.c, also for the salvage: is this record whole?  What is wrong goes to why.  members: one bit per member of a frame, cleared
  * when its bytes are wrong; NULL when nobody asks. */
 struct checker;
 struct checker *checker_new(struct fsck *f);
 void checker_free(struct checker *c);
+struct fsck *checker_fsck(const struct checker *c);
+/* The bytes of a blob, into checker_raw, which the caller may exchange for a buffer of its own. */
+MUST_USE enum err_code checker_decode(struct checker *c, const struct pack_entry *e,
+                                      const void *payload, size_t n, bool *good, struct err *err);
+struct buf *checker_raw(struct checker *c);
 /* OK with *good = false: not what it says.  raw: the decoded frame, for FRAMES; valid until the next call. */
 MUST_USE enum err_code checker_record(struct checker *c, const struct pack_entry *e,
                                       const void *payload, size_t n, enum fsck_level level,
@@ -99,5 +106,14 @@ MUST_USE enum err_code checker_record(struct checker *c, const struct pack_entry
 const struct frame_member *checker_members(const struct checker *c, size_t *count,
                                            const char **raw);
 bool checker_member_good(const struct checker *c, size_t i);
+
+/* fsck_doubt.c: reports everything that is wrong with a pack that is not whole. */
+MUST_USE enum err_code fsck_doubt(struct checker *c, const char *file, const struct digest *name,
+                                  struct err *err);
+/* Pointers into the pack's toc, in the order of the file; stays NULL on an error. */
+MUST_USE enum err_code toc_by_offset(struct pack *pack, const struct pack_entry ***out,
+                                     size_t *count, struct err *err);
+/* Does the record header h say what the first of n entries of its offset says? */
+bool toc_matches(const struct pack_entry *h, const struct pack_entry *t, size_t n);
 
 #endif

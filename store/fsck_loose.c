@@ -7,9 +7,9 @@
 #include "base/os.h"
 #include "base/pool.h"
 #include "store/fsck_internal.h"
+#include "store/fsck_read.h"
 #include "store/loose.h"
 
-#define HASH_STEP ((size_t)256 << 10)
 #define SCAN 8192
 #define FOLDERS 256
 
@@ -34,26 +34,18 @@ static enum err_code open_quietly(struct fsck *f, const char *name, int *fd, str
     return rc;
 }
 
-static enum err_code hash_file(struct folder_job *job, int fd, struct digest *out, struct err *err)
+static void note_progress(void *progress, int64_t bytes)
 {
-    void *step = mem_alloc(HASH_STEP);
-    struct sha256 sha = {0};
-    enum err_code rc = OK;
-    size_t got = HASH_STEP;
-    int64_t off = 0;
+    progress_add(progress, bytes);
+}
 
-    sha256_init(&sha);
-    while (!rc && got == HASH_STEP) {
-        rc = os_pread(fd, step, HASH_STEP, off, &got, err);
-        if (!rc)
-            sha256_update(&sha, step, got);
-        off += (int64_t)got;
-        progress_add(job->f->o->progress, rc ? 0 : (int64_t)got);
-    }
-    sha256_final(&sha, out);
-    sha256_release(&sha);
-    free(step);
-    return rc;
+static enum err_code hash_file(struct folder_job *job, int fd, int64_t bytes, struct digest *out,
+                               struct err *err)
+{
+    struct scan scan;
+
+    scan_init(&scan, fd, bytes);
+    return scan_hash(&scan, bytes, out, note_progress, job->f->o->progress, err);
 }
 
 static bool was_touched(const struct stat *info)
@@ -87,7 +79,7 @@ static enum err_code check_file(struct folder_job *job, const char *name, const 
     job->bytes += info.st_size;
     /* A file whose time has moved is read at any level. */
     if ((f->o->level >= FSCK_FULL && fsck_in_part(f, id)) || was_touched(&info))
-        rc = hash_file(job, fd, &is, err);
+        rc = hash_file(job, fd, info.st_size, &is, err);
     if (!rc && !digest_eq(&is, id))
         fsck_found(f, FOUND_LOOSE, name, id, "loose/%s holds other bytes than its name says", name);
     else if (!rc && was_touched(&info))

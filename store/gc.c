@@ -180,7 +180,7 @@ static enum err_code save_slices(struct gc *g, struct err *err)
     enum err_code rc;
 
     buf_init(&raw, CODEC_RAW_MAX);
-    buf_init(&packed, 2 * CODEC_RAW_MAX);
+    buf_init(&packed, (size_t)2 * CODEC_RAW_MAX);
     rc = codec_new(&codec, err);
     for (size_t i = 0; !rc && i < g->plan.slice_count; i++)
         rc = save_slice(g, codec, &g->plan.slices[i], &raw, &packed, err);
@@ -296,9 +296,9 @@ enum err_code gc_reconsider(struct gc *g, struct err *err)
         second.orphan_ns = g->plan.orphan_ns;
         second.before = &g->plan;
         second.saved = evac_ids(g->evac);
-        rc = plan_make(&second, err);
+        rc = gc_plan_make(&second, err);
         second.before = NULL;
-        plan_release(&g->plan);
+        gc_plan_release(&g->plan);
         g->plan = second;
     }
     idlist_release(&marked);

@@ -37,20 +37,24 @@ struct gc_report {
     int64_t roots, live_objects, live_bytes; /* bytes as stored */
     int64_t dead_objects, freed_bytes;
     int64_t packs_deleted, packs_rewritten, loose_deleted, tmp_deleted;
+    bool all_young; /* rebuilt within the grace period: nothing was marked, nothing goes */
 };
 MUST_USE enum err_code store_gc(struct store *st, const struct gc_options *o, struct gc_report *out,
                                 struct err *err);
 
 /* Compaction (weir store pack): loose objects not used for cold_s seconds (atime) become chunks, compressed with codec_best, and a recipe; small packs (below
- * a quarter of PACK_TARGET_BYTES) are merged into full ones.  Decoded and compared before anything is replaced; old
- * files go through the same condemn protocol. */
+ * a quarter of PACK_TARGET_BYTES) are merged into full ones; packs with raw chunks of recipes, as second versions of files leave them, are
+ * written anew with those compressed.  Decoded and compared before anything is replaced; old files go through the same condemn
+ * protocol.  What was tried once is marked (PACK_TRIED) and not tried again: a second compaction finds nothing to do. */
 struct compact_options {
     int64_t cold_s; /* 0: everything */
     bool dry_run;
     struct progress *progress;
 };
 struct compact_report {
-    int64_t loose_packed, bytes_before, bytes_after, packs_merged;
+    int64_t loose_packed, bytes_before, bytes_after;
+    int64_t packs_merged,
+        packs_compressed; /* small ones; those with raw chunks.  A pack may be both */
 };
 MUST_USE enum err_code store_compact(struct store *st, const struct compact_options *o,
                                      struct compact_report *out, struct err *err);

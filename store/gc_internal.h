@@ -1,6 +1,6 @@
 /* gc_internal.h - the steps of a gc, one by one, so that tests can put a commit between any two of them; also for compaction and fsck.
  *
- *   gc_begin -> gc_mark_roots -> plan_make(&g.plan) -> gc_save -> gc_condemn -> gc_delete -> gc_end
+ *   gc_begin -> gc_mark_roots -> gc_plan_make(&g.plan) -> gc_save -> gc_condemn -> gc_delete -> gc_end
  *
  * Life:     gc_begin -> ... -> gc_end, fine after any error.
  * Owns:     the lock, the mark set, the plan, the evacuation.

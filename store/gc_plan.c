@@ -33,7 +33,7 @@ static void forget(struct plan *p)
     p->live_objects = p->live_bytes = 0;
 }
 
-void plan_release(struct plan *p)
+void gc_plan_release(struct plan *p)
 {
     forget(p);
 }
@@ -521,7 +521,7 @@ static enum err_code make_once(struct plan *p, bool *again, struct err *err)
     return rc;
 }
 
-enum err_code plan_make(struct plan *p, struct err *err)
+enum err_code gc_plan_make(struct plan *p, struct err *err)
 {
     bool again = true;
     enum err_code rc = OK;

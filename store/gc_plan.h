@@ -5,7 +5,7 @@
  * without looking at the chunks.  So a pack with a dead recipe is rewritten, or, when it must stay, the recipe is marked.
  * A dead loose file whose slices are needed by other recipes goes after these were saved as records of their own.
  *
- * Life:     plan_init -> plan_make -> look at packs, loose, slices -> plan_make again after more was marked -> plan_release.
+ * Life:     plan_init -> gc_plan_make -> look at packs, loose, slices -> gc_plan_make again after more was marked -> gc_plan_release.
  * Owns:     its tables.
  * Threads:  one.
  * Errors:   ERR_DAMAGED when packs or loose files are not what the index says (run weir fsck).
@@ -71,8 +71,8 @@ struct plan {
 };
 
 void plan_init(struct plan *p, struct store *st, struct mark *mark);
-void plan_release(struct plan *p);
-MUST_USE enum err_code plan_make(struct plan *p, struct err *err);
+void gc_plan_release(struct plan *p);
+MUST_USE enum err_code gc_plan_make(struct plan *p, struct err *err);
 struct plan_pack *plan_find_pack(const struct plan *p, uint32_t number); /* NULL when absent */
 struct plan_loose *plan_find_loose(const struct plan *p, const struct digest *id);
 

@@ -50,7 +50,7 @@ enum err_code gc_begin(struct gc *g, struct store *st, int64_t grace_s, bool dry
 
 void gc_end(struct gc *g)
 {
-    plan_release(&g->plan);
+    gc_plan_release(&g->plan);
     evac_free(g->evac);
     mark_free(g->mark);
     os_close_quiet(&g->lock);
@@ -207,7 +207,7 @@ static enum err_code collect(struct gc *g, const struct gc_options *o, struct gc
 
     rc = gc_mark_roots(g, err);
     if (!rc)
-        rc = plan_make(&g->plan, err);
+        rc = gc_plan_make(&g->plan, err);
     if (rc)
         return rc;
     report_plan(g, out);
@@ -247,7 +247,8 @@ enum err_code store_gc(struct store *st, const struct gc_options *o, struct gc_r
         rc = all_touched(&g, &all, err);
     if (!rc && !all)
         rc = collect(&g, o, out, err);
-    else if (!rc && o->list)
+    out->all_young = all;
+    if (!rc && all && o->list)
         buf_str(o->list,
                 "nothing goes: the index was rebuilt within the grace period, and what was "
                 "used before that is not known\n");

@@ -271,6 +271,14 @@ static enum err_code open_tables(struct index *ix, bool *missing, struct err *er
     return mdb ? index_fail(err, mdb, "open its tables") : OK;
 }
 
+int64_t first_epoch(void)
+{
+    uint64_t random;
+
+    os_random(&random, sizeof(random));
+    return (int64_t)(random >> 3) + 1; /* room to count up */
+}
+
 static enum err_code create_tables(struct view *v, void *arg, struct err *err)
 {
     int64_t format;
@@ -288,7 +296,8 @@ static enum err_code create_tables(struct view *v, void *arg, struct err *err)
     rc = meta_get(v, "format", &format, err);
     if (rc || format != 0)
         return rc;
-    return meta_put(v, "format", INDEX_FORMAT, err);
+    rc = meta_put(v, "epoch", first_epoch(), err);
+    return rc ? rc : meta_put(v, "format", INDEX_FORMAT, err);
 }
 
 static enum err_code check_format(struct index *ix, struct err *err)
@@ -334,6 +343,9 @@ static enum err_code open_env(struct index *ix, struct err *err)
         if (mdb != EINVAL)
             break;
     }
+    if (mdb ==
+        EACCES) /* its readers announce themselves in a file, so reading alone is not enough */
+        return index_fail(err, mdb, "open (every user of a store must be able to write lock.mdb)");
     if (mdb)
         return index_fail(err, mdb, "open");
     if (ix->mode == INDEX_WRITE && map_size(ix) < start) {

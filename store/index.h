@@ -18,7 +18,8 @@
  *   touch     id[32] -> time u64 | kind u8 | crc               roots for the grace period: what was added or hit lately
  *   lease     name -> expiry u64 | kind u8 | digest[32] | crc  roots until a time, renewed by their owner
  *   condemned 'P' pack name[32] or 'L' object id[32] -> time u64 | crc     being deleted by a gc; nobody may rely on them
- *   meta      "format", "epoch" (raised by each gc that deletes), "commits" (raised by each commit and lease), "packs_mtime",
+ *   meta      "format", "epoch" (begins at random, so that no two indexes share one; raised by all that
+ *             hides or drops a place), "commits" (raised by each commit and lease), "packs_mtime",
  *             "next_pack" (numbers are never used twice), "touch_all"
  *
  * Transactions: only this file holds one, never across a callback or a wait; values are copied out.  A write transaction stays below
@@ -93,6 +94,9 @@ MUST_USE enum err_code index_packs(struct index *ix, struct pack_row **rows, siz
 MUST_USE enum err_code index_action(struct index *ix, const struct digest *key,
                                     struct digest *result, int64_t *stamp,
                                     struct err *err); /* ERR_NOT_FOUND */
+/* The same for any n keys in one read transaction; sorted ones are faster.  results[i] is set where found[i]. */
+MUST_USE enum err_code index_action_many(struct index *ix, const struct digest *keys, size_t n,
+                                         struct digest *results, bool *found, struct err *err);
 struct action_row {
     struct digest key, result;
     int64_t stamp;

@@ -117,6 +117,9 @@ void walk_end(struct walk *w);
 MUST_USE enum err_code meta_get(struct view *v, const char *name, int64_t *out, struct err *err);
 MUST_USE enum err_code meta_put(struct view *v, const char *name, int64_t value, struct err *err);
 
+/* Nobody may take the epoch of one index for that of another, which was made after the first was lost. */
+int64_t first_epoch(void);
+
 /* ---- locations ---- */
 static inline void be32_put(uint8_t *p, uint32_t v)
 {

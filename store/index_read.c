@@ -307,6 +307,27 @@ enum err_code index_action(struct index *ix, const struct digest *key, struct di
     return OK;
 }
 
+enum err_code index_action_many(struct index *ix, const struct digest *keys, size_t n,
+                                struct digest *results, bool *found, struct err *err)
+{
+    uint8_t p[ROW_MAX];
+    struct view v;
+    enum err_code rc;
+
+    CHECK(ix);
+    CHECK((keys && results && found) || n == 0);
+    rc = view_begin(ix, &v, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < n && !rc; i++) {
+        rc = row_get(&v, DB_ACTION, keys[i].b, DIGEST_BYTES, p, &found[i], err);
+        if (!rc && found[i])
+            memcpy(results[i].b, p, DIGEST_BYTES);
+    }
+    view_end(&v);
+    return rc;
+}
+
 /* ---- named rows: refs and leases ---- */
 
 static void ref_decode_row(const uint8_t *p, struct ref_row *row)

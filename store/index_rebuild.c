@@ -237,7 +237,7 @@ static enum err_code write_packs(struct view *v, void *arg, struct err *err)
     if (!rc)
         rc = meta_put(v, "touch_all", os_now_ns(), err);
     if (!rc)
-        rc = meta_put(v, "epoch", 1, err);
+        rc = meta_put(v, "epoch", first_epoch(), err);
     return rc ? rc : meta_put(v, "commits", 1, err);
 }
 

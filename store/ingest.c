@@ -99,7 +99,7 @@ enum err_code ingest_recall(struct ingest *g, const struct memo_key *keys, size_
         if (!found[i])
             continue;
         /* Large files are few, and lie as files of their own that somebody may have removed. */
-        if (keys[i].size >= LOOSE_MIN_BYTES)
+        if (keys[i].size >= LOOSE_MIN_BYTES || g->w->st->lose_percent)
             rc = writer_lookup(g->w, &ids[i], 1, &known, err);
         if (!rc && known == ID_REUSED)
             rc = writer_reuse(g->w, &ids[i], 1, err);
@@ -181,6 +181,21 @@ static enum err_code ingest_dir(struct ingest *g, int dir, const char *path,
 
 /* ---- the door ---------------------------------------------------------------------------------- */
 
+static enum err_code ingest_one(struct ingest *g, int dir, const char *path, const struct stat *st,
+                                struct ingest_result *out, struct err *err)
+{
+    if (S_ISREG(st->st_mode))
+        return ingest_file(g, dir, path, st, out, err);
+    if (S_ISDIR(st->st_mode))
+        return ingest_dir(g, dir, path, out, err);
+    if (S_ISLNK(st->st_mode))
+        return err_set(err, ERR_INPUT,
+                       "%s is a symbolic link; name what it points to instead (realpath says what "
+                       "that is)",
+                       path);
+    return err_set(err, ERR_INPUT, "%s is neither a file nor a directory", path);
+}
+
 enum err_code ingest_path(struct writer *w, int dir, const char *path,
                           const struct ingest_options *o, struct ingest_result *out,
                           struct err *err)
@@ -200,17 +215,7 @@ enum err_code ingest_path(struct writer *w, int dir, const char *path,
     g.memo = w->st->index && !o->no_memo && o->how == INGEST_COPY;
     if (o->progress)
         w->progress = o->progress;
-    if (S_ISREG(st.st_mode))
-        rc = ingest_file(&g, dir, path, &st, out, err);
-    else if (S_ISDIR(st.st_mode))
-        rc = ingest_dir(&g, dir, path, out, err);
-    else if (S_ISLNK(st.st_mode))
-        rc = err_set(err, ERR_INPUT,
-                     "%s is a symbolic link; name what it points to instead (realpath says what "
-                     "that is)",
-                     path);
-    else
-        rc = err_set(err, ERR_INPUT, "%s is neither a file nor a directory", path);
+    rc = ingest_one(&g, dir, path, &st, out, err);
     w->progress = NULL;
     if (rc)
         return rc;
@@ -221,6 +226,90 @@ enum err_code ingest_path(struct writer *w, int dir, const char *path,
     out->bytes = g.bytes;
     out->hashed_files = g.hashed_files;
     writer_get_stats(w, &out->stats);
+    return rc;
+}
+
+struct many {
+    struct ingest g;
+    int dir;
+    struct ingest_item *items;
+    struct stat *stats;
+    struct memo_key *keys; /* of the files, in the order of places */
+    size_t *places;
+    struct digest *ids;
+    bool *found;
+    size_t files;
+};
+
+static enum err_code stat_many(struct many *m, size_t n, size_t *at, struct err *err)
+{
+    enum err_code rc = OK;
+
+    for (size_t i = 0; !rc && i < n; i++) {
+        *at = i;
+        m->items[i].result = (struct ingest_result){0};
+        rc = os_stat_at(m->dir, m->items[i].path, &m->stats[i], err);
+        if (rc || !S_ISREG(m->stats[i].st_mode))
+            continue;
+        m->items[i].executable = m->stats[i].st_mode & S_IXUSR;
+        m->keys[m->files] = memo_key_of(&m->stats[i]);
+        m->places[m->files++] = i;
+    }
+    return rc;
+}
+
+static enum err_code put_many(struct many *m, size_t n, size_t *at, struct err *err)
+{
+    size_t file = 0;
+    enum err_code rc = ingest_recall(&m->g, m->keys, m->files, m->ids, m->found, err);
+
+    for (size_t i = 0; !rc && i < n; i++) {
+        struct ingest_result *r = &m->items[i].result;
+
+        *at = i;
+        m->g.files = m->g.bytes = m->g.hashed_files = 0;
+        if (file < m->files && m->places[file] == i && m->found[file++]) {
+            *r = (struct ingest_result){.digest = m->ids[file - 1],
+                                        .kind = OBJ_BLOB,
+                                        .size = m->stats[i].st_size,
+                                        .files = 1,
+                                        .bytes = m->stats[i].st_size};
+            continue;
+        }
+        rc = ingest_one(&m->g, m->dir, m->items[i].path, &m->stats[i], r, err);
+        r->files = m->g.files;
+        r->bytes = m->g.bytes;
+        r->hashed_files = m->g.hashed_files;
+    }
+    return rc;
+}
+
+enum err_code ingest_many(struct writer *w, int dir, struct ingest_item *items, size_t n,
+                          const struct ingest_options *o, size_t *at, struct err *err)
+{
+    struct many m = {.g = {.w = w, .o = o}, .dir = dir, .items = items};
+    size_t ignored;
+    enum err_code rc;
+
+    CHECK(w);
+    CHECK(items || n == 0);
+    CHECK(o);
+    m.g.memo = w->st->index && !o->no_memo && o->how == INGEST_COPY;
+    m.stats = mem_alloc((n + 1) * sizeof(*m.stats));
+    m.keys = mem_alloc((n + 1) * sizeof(*m.keys));
+    m.places = mem_alloc((n + 1) * sizeof(*m.places));
+    m.ids = mem_alloc((n + 1) * sizeof(*m.ids));
+    m.found = mem_zero(n + 1, sizeof(*m.found));
+    w->progress = o->progress;
+    rc = stat_many(&m, n, at ? at : &ignored, err);
+    if (!rc)
+        rc = put_many(&m, n, at ? at : &ignored, err);
+    w->progress = NULL;
+    free(m.stats);
+    free(m.keys);
+    free(m.places);
+    free(m.ids);
+    free(m.found);
     return rc;
 }
 

@@ -38,5 +38,15 @@ MUST_USE enum err_code store_add(struct store *st, const char *path, const struc
 MUST_USE enum err_code ingest_path(struct writer *w, int dir, const char *path,
                                    const struct ingest_options *o, struct ingest_result *out,
                                    struct err *err);
+/* Many paths in a caller's session, with one look at the memo for all the files among them, because a transaction for each would cost more
+ * than its answer.  Unlike ingest_path it touches nothing: the caller does, with what it keeps. */
+struct ingest_item {
+    const char *path;
+    struct ingest_result result; /* without stats */
+    bool executable;             /* by its owner */
+};
+/* On failure *at (may be NULL) is the item that it was about. */
+MUST_USE enum err_code ingest_many(struct writer *w, int dir, struct ingest_item *items, size_t n,
+                                   const struct ingest_options *o, size_t *at, struct err *err);
 
 #endif

@@ -74,7 +74,7 @@ static enum err_code is_here(struct intake *in, const struct digest *id, bool *h
     if (in->writer)
         return writer_has(in->writer, id, here, err);
     rc = index_get(in->st->index, id, 1, &loc, err);
-    *here = !rc && loc.type != 0;
+    *here = !rc && loc.type != 0 && !object_is_lost(in->st, id);
     return rc;
 }
 

@@ -9,8 +9,8 @@
  *            u64 stamp | id[32] | u64 0 | u32 0 | u32 crc32c of the 76 bytes before
  *   toc      entries of 72 bytes sorted by (id, type, offset): id[32] | u8 type | u8 enc | u8 flags | u8 0 | u32 offset |
  *            u32 stored | u32 payload crc | u64 raw | u64 pos | u64 stamp
- *   trailer  64 bytes: "WEIRTOC1" u64 toc offset | u32 count | u32 crc of toc | nonce[16] | u64 created_ns | u64 0 | u32 0 |
- *            u32 crc of the 60 bytes before
+ *   trailer  64 bytes: "WEIRTOC1" u64 toc offset | u32 count | u32 crc of toc | nonce[16] | u64 created_ns | u64 0 |
+ *            u32 flags | u32 crc of the 60 bytes before.  flags: PACK_TRIED
  * All integers little endian.  The pack's name is the SHA-256 of toc + trailer, so it commits to every id, length and
  * checksum; file name packs/<64 hex>.  A pack never reaches 4 GiB (offsets are u32), normally about 64 MiB.
  *
@@ -67,7 +67,8 @@ enum rec_type {
     REC_REF = 6,
     REC_TYPE_COUNT
 };
-#define REC_TREE 1u /* flags */
+#define REC_TREE 1u   /* flags */
+#define PACK_TRIED 1u /* of the whole pack: what is raw in it would not become smaller */
 
 struct pack_entry { /* one toc entry, decoded */
     struct digest id;
@@ -104,6 +105,8 @@ MUST_USE enum err_code pack_put_frame(struct pack_writer *w, const struct frame_
 /* For many large records that nobody will read soon: past the page cache, whose pages cost more than the write (0.3 to
  * 2.7 CPU seconds a GiB were measured, against 0.04).  Only before the first few records; no effect where the file system cannot. */
 void pack_writer_bypass(struct pack_writer *w);
+/* Whoever fills this pack has offered every raw blob to codec_best: compaction need not try again. */
+void pack_writer_tried(struct pack_writer *w);
 /* No record for a while: buffered bytes go to the file, the buffer's memory is given back. */
 MUST_USE enum err_code pack_writer_rest(struct pack_writer *w, struct err *err);
 int64_t pack_writer_bytes(const struct pack_writer *w);  /* written so far */
@@ -124,6 +127,7 @@ void pack_close(struct pack *p); /* NULL is fine */
 const struct digest *pack_name(const struct pack *p);
 int64_t pack_bytes(const struct pack *p);
 int64_t pack_created_ns(const struct pack *p);
+bool pack_tried(const struct pack *p);
 /* Has the open file still a name?  Not after a gc has deleted it. */
 MUST_USE enum err_code pack_linked(const struct pack *p, bool *linked, struct err *err);
 /* The decoded, checked toc (name == SHA-256 of toc and trailer); lives as long as the pack. */

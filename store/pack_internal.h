@@ -67,6 +67,7 @@ struct pack_trailer {
     uint32_t count, toc_crc;
     uint8_t nonce[16];
     int64_t created_ns;
+    uint32_t flags;
 };
 void pack_toc_entry_encode(const struct pack_entry *e, uint8_t out[PACK_TOC_ENTRY]);
 void pack_trailer_encode(const struct pack_trailer *t, uint8_t out[PACK_TRAILER]);

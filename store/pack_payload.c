@@ -154,6 +154,7 @@ void pack_trailer_encode(const struct pack_trailer *t, uint8_t out[PACK_TRAILER]
     le32_put(out + 20, t->toc_crc);
     memcpy(out + 24, t->nonce, 16);
     le64_put(out + 40, (uint64_t)t->created_ns);
+    le32_put(out + 56, t->flags);
     le32_put(out + 60, crc32c(0, out, 60));
 }
 
@@ -164,8 +165,11 @@ const char *pack_trailer_decode(const uint8_t p[PACK_TRAILER], int64_t pack_byte
         return "no trailer magic (cut short?)";
     if (le32_get(p + 60) != crc32c(0, p, 60))
         return "trailer checksum";
-    if (!all_zero(p + 48, 12))
+    if (!all_zero(p + 48, 8))
         return "reserved bytes of the trailer are not zero";
+    t->flags = le32_get(p + 56);
+    if (t->flags & ~PACK_TRIED)
+        return "unknown flags of the trailer";
     t->toc_off = le64_get(p + 8);
     t->count = le32_get(p + 16);
     t->toc_crc = le32_get(p + 20);

@@ -19,7 +19,8 @@ struct pack {
     struct digest name;
     char label[DIGEST_HEX + 1]; /* for messages: the file's name */
     int64_t bytes, created_ns;
-    int64_t end;          /* of the records */
+    int64_t end; /* of the records */
+    uint32_t flags;
     bool trusted;         /* trailer checked: end is the toc */
     pthread_mutex_t lock; /* of the toc, which is read when first asked for */
     struct pack_entry *toc;
@@ -68,6 +69,7 @@ static enum err_code check_trailer(struct pack *p, struct err *err)
     p->end = (int64_t)t.toc_off;
     p->count = t.count;
     p->created_ns = t.created_ns;
+    p->flags = t.flags;
     p->trusted = true;
     return OK;
 }
@@ -164,6 +166,12 @@ int64_t pack_bytes(const struct pack *p)
 {
     CHECK(p);
     return p->bytes;
+}
+
+bool pack_tried(const struct pack *p)
+{
+    CHECK(p);
+    return (p->flags & PACK_TRIED) != 0;
 }
 
 int64_t pack_created_ns(const struct pack *p)

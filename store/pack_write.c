@@ -31,7 +31,7 @@ struct pack_writer {
     uint8_t nonce[16];
     uint8_t *buffer; /* NULL while resting; aligned for writes past the page cache */
     size_t buffer_size, buffered;
-    bool bypass;
+    bool bypass, tried;
     int64_t flushed, hinted;
     struct pack_entry *toc;
     size_t toc_cap;
@@ -237,6 +237,14 @@ static enum err_code rest(struct pack_writer *w, struct err *err)
     w->buffer = NULL;
     w->buffer_size = 0;
     return OK;
+}
+
+void pack_writer_tried(struct pack_writer *w)
+{
+    CHECK(w);
+    CHECK(pthread_mutex_lock(&w->lock) == 0);
+    w->tried = true;
+    CHECK(pthread_mutex_unlock(&w->lock) == 0);
 }
 
 void pack_writer_bypass(struct pack_writer *w)
@@ -446,8 +454,10 @@ size_t pack_writer_records(const struct pack_writer *w)
 static enum err_code write_toc(struct pack_writer *w, struct digest *name, struct err *err)
 {
     const size_t count = w->records, n = count * PACK_TOC_ENTRY;
-    struct pack_trailer t = {
-        .toc_off = (uint64_t)w->bytes, .count = (uint32_t)count, .created_ns = os_now_ns()};
+    struct pack_trailer t = {.toc_off = (uint64_t)w->bytes,
+                             .count = (uint32_t)count,
+                             .created_ns = os_now_ns(),
+                             .flags = w->tried ? PACK_TRIED : 0};
     uint8_t *p = malloc(n + PACK_TRAILER);
     enum err_code rc;
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "store/claims.h"
 #include "store/loose.h"
 #include "store/pack_cache.h"
 #include "store/reader_fetch.h"
@@ -18,11 +19,11 @@
 /* ---- where ------------------------------------------------------------------------------------- */
 
 /* The same objects for the same seed, in every process: ids are random already, the seed decides which. */
-static bool loses(const struct store *st, const struct digest *id)
+bool object_is_lost(const struct store *st, const struct digest *id)
 {
     uint64_t x;
 
-    if (st->lose_percent == 0)
+    if (st->lose_percent == 0 || claims_get(st->found_again, id) != ID_ABSENT)
         return false;
     memcpy(&x, id->b, sizeof(x));
     x ^= (uint64_t)st->lose_seed * 0x9E3779B97F4A7C15ULL;
@@ -59,7 +60,7 @@ enum err_code object_locate(struct store *st, const struct digest *ids, size_t n
         for (size_t i = 0; !rc && i < n; i++)
             rc = locate_loose(st, &ids[i], &locs[i], err);
     for (size_t i = 0; !rc && st->lose_percent && i < n; i++)
-        if (loses(st, &ids[i]))
+        if (object_is_lost(st, &ids[i]))
             locs[i] = (struct loc){0};
     return rc;
 }

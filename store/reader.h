@@ -18,6 +18,9 @@
  * found. */
 MUST_USE enum err_code object_locate(struct store *st, const struct digest *ids, size_t n,
                                      struct loc *locs, struct err *err);
+/* Under WEIR_LOSE: does this store pretend not to have it?  Writers do not see it either, so a put writes it anew, and after the
+ * commit it is there for this process. */
+bool object_is_lost(const struct store *st, const struct digest *id);
 /* The whole object, appended; past max is ERR_LIMIT. */
 MUST_USE enum err_code object_read(struct store *st, const struct digest *id, int64_t max,
                                    struct buf *out, struct err *err);

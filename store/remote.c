@@ -66,6 +66,9 @@ enum err_code remote_open(struct store *st, const char *name, bool create, struc
     CHECK(name);
     CHECK(out);
     *out = NULL;
+    if (strstr(name, "://"))
+        return err_set(err, ERR_MISSING,
+                       "remote %s: only folders are remotes so far; give the path of one", name);
     if (strchr(name, '/'))
         return open_path(name, create, out, err);
     c = config_remote(&st->config, name);

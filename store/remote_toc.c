@@ -142,6 +142,7 @@ void tocs_close(struct tocs *t)
         free(t->packs[i].entries);
     free(t->packs);
     free(t->loose);
+    free(t->bad);
     os_close_quiet(&t->cache);
     remote_close(t->remote);
     *t = (struct tocs){0};
@@ -310,8 +311,16 @@ static bool holds_object(const struct pack_entry *e)
            e->type == REC_LOOSE;
 }
 
+static bool is_bad(const struct tocs *t, uint32_t pack, uint32_t off)
+{
+    for (size_t i = 0; i < t->bad_count; i++)
+        if (t->bad[i].pack == pack && t->bad[i].off == off)
+            return true;
+    return false;
+}
+
 /* Both are sorted by id; several wants and several entries may share one. */
-static void find_in(struct toc_want *wants, size_t n, uint32_t pack,
+static void find_in(const struct tocs *t, struct toc_want *wants, size_t n, uint32_t pack,
                     const struct pack_entry *entries, size_t count)
 {
     size_t w = 0;
@@ -322,7 +331,8 @@ static void find_in(struct toc_want *wants, size_t n, uint32_t pack,
         while (w < n && digest_cmp(&wants[w].entry.id, &entries[e].id) < 0)
             w++;
         for (size_t i = w; i < n && digest_eq(&wants[i].entry.id, &entries[e].id); i++)
-            if (wants[i].entry.type == 0 || entries[e].type < wants[i].entry.type) {
+            if ((wants[i].entry.type == 0 || entries[e].type < wants[i].entry.type) &&
+                !is_bad(t, pack, entries[e].off)) {
                 wants[i].entry = entries[e];
                 wants[i].pack = pack;
             }
@@ -343,7 +353,7 @@ enum err_code tocs_find(struct tocs *t, struct toc_want *wants, size_t n, struct
     for (size_t i = 0; i < t->count && !rc; i++) {
         rc = toc_get(t, i, &entries, &count, err);
         if (!rc)
-            find_in(wants, n, (uint32_t)i, entries, count);
+            find_in(t, wants, n, (uint32_t)i, entries, count);
     }
     return rc;
 }
@@ -384,8 +394,42 @@ static size_t join(const struct toc_want *wants, size_t n, int64_t *end)
     return i;
 }
 
+struct again { /* wants whose record is damaged */
+    struct toc_want *wants;
+    size_t n, cap;
+    struct err first; /* what was said about the first of them */
+};
+
+/* OK: these n wants are read again from somewhere else. */
+static enum err_code set_aside(struct tocs *t, struct again *a, const struct toc_want *wants,
+                               size_t n, struct err *err)
+{
+    if (err->code != ERR_DAMAGED)
+        return err->code;
+    if (!t->bad)
+        t->bad = mem_alloc(TOC_BAD_MAX * sizeof(*t->bad));
+    for (size_t i = 0; i < n; i++) {
+        const struct toc_place at = {wants[i].pack, wants[i].entry.off};
+
+        if (!is_bad(t, at.pack, at.off) && t->bad_count == TOC_BAD_MAX)
+            return err->code;
+        if (!is_bad(t, at.pack, at.off))
+            t->bad[t->bad_count++] = at;
+        if (a->n == a->cap) {
+            a->cap = a->cap ? a->cap * 2 : 16;
+            a->wants = mem_grow(a->wants, a->cap, sizeof(*a->wants));
+        }
+        a->wants[a->n++] = wants[i];
+    }
+    if (!a->first.code)
+        a->first = *err;
+    *err = (struct err)ERR_INIT;
+    return OK;
+}
+
 static enum err_code each_record(struct tocs *t, const struct toc_want *wants, size_t n,
-                                 const char *bytes, toc_record_fn fn, void *arg, struct err *err)
+                                 const char *bytes, toc_record_fn fn, void *arg, struct again *a,
+                                 struct err *err)
 {
     const int64_t start = wants[0].entry.off;
     enum err_code rc = OK;
@@ -398,9 +442,12 @@ static enum err_code each_record(struct tocs *t, const struct toc_want *wants, s
             ;
         if (crc32c(0, payload, e->stored) != e->crc) {
             err_set(err, ERR_DAMAGED, "record at %u: wrong checksum", e->off);
-            return toc_blame(t, wants[i].pack, err);
+            rc = toc_blame(t, wants[i].pack, err);
+        } else {
+            rc = fn(arg, wants + i, j - i, payload, err);
         }
-        rc = fn(arg, wants + i, j - i, payload, err);
+        if (rc)
+            rc = set_aside(t, a, wants + i, j - i, err);
     }
     return rc;
 }
@@ -421,8 +468,8 @@ static void announce(struct tocs *t, const struct toc_want *wants, size_t n)
     atomic_store(&t->progress->total, atomic_load(&t->progress->done) + sum);
 }
 
-enum err_code tocs_read(struct tocs *t, struct toc_want *wants, size_t n, toc_record_fn fn,
-                        void *arg, struct err *err)
+static enum err_code read_places(struct tocs *t, struct toc_want *wants, size_t n, toc_record_fn fn,
+                                 void *arg, struct again *a, struct err *err)
 {
     enum err_code rc = OK;
     char *bytes = NULL;
@@ -448,9 +495,35 @@ enum err_code tocs_read(struct tocs *t, struct toc_want *wants, size_t n, toc_re
         else
             rc = read_range(t, wants[i].pack, bytes, length, wants[i].entry.off, err);
         if (!rc)
-            rc = each_record(t, wants + i, took, bytes, fn, arg, err);
+            rc = each_record(t, wants + i, took, bytes, fn, arg, a, err);
+        else
+            rc = set_aside(t, a, wants + i, took, err); /* a pack that was cut short */
     }
     free(bytes);
+    return rc;
+}
+
+enum err_code tocs_read(struct tocs *t, struct toc_want *wants, size_t n, toc_record_fn fn,
+                        void *arg, struct err *err)
+{
+    struct again a = {0};
+    enum err_code rc = read_places(t, wants, n, fn, arg, &a, err);
+
+    while (!rc && a.n > 0) {
+        struct again before = a;
+
+        a = (struct again){.first = before.first};
+        rc = tocs_find(t, before.wants, before.n, err);
+        for (size_t i = 0; i < before.n && !rc; i++)
+            if (before.wants[i].entry.type == 0 || before.wants[i].entry.type == REC_LOOSE) {
+                *err = before.first;
+                rc = err->code;
+            }
+        if (!rc)
+            rc = read_places(t, before.wants, before.n, fn, arg, &a, err);
+        free(before.wants);
+    }
+    free(a.wants);
     return rc;
 }
 

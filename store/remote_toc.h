@@ -17,12 +17,16 @@
 #define TOC_KEPT_BYTES (64 << 20)
 #define TOC_JOIN_GAP (128 << 10) /* bytes read for nothing rather than asking twice */
 #define TOC_JOIN_MAX (16 << 20)  /* of one read; a longer record is read alone */
+#define TOC_BAD_MAX 4096 /* damaged records that are passed over; a remote with more is given up */
 
 struct remote_pack {
     struct digest name;
     int64_t bytes;
     struct pack_entry *entries; /* NULL: not in memory */
     size_t count;
+};
+struct toc_place {
+    uint32_t pack, off;
 };
 struct tocs {
     struct store *st;
@@ -31,6 +35,8 @@ struct tocs {
     struct remote_pack *packs;
     size_t count, cap;
     struct pack_entry *loose; /* the table that is in memory though there is no room to keep it */
+    struct toc_place *bad;    /* records that were found damaged: tocs_find passes them over */
+    size_t bad_count;
     int64_t kept_bytes, moved_bytes;
     struct progress *progress; /* bytes moved are added; NULL is fine */
 };
@@ -54,7 +60,9 @@ struct toc_want {
  * Sorts wants by id. */
 MUST_USE enum err_code tocs_find(struct tocs *t, struct toc_want *wants, size_t n, struct err *err);
 /* Reads the records of wants, whose type is not 0, neighbours joined; sorts them by place.  fn gets each record once, with its
- * checksum verified, and all wants that are in it (several members of a frame). */
+ * checksum verified, and all wants that are in it (several members of a frame).  Where a record is damaged, or fn says so, another
+ * copy of its objects is looked for when all else is read, and fn may get some of its wants again; the first damage is the error when
+ * there is none. */
 typedef enum err_code (*toc_record_fn)(void *arg, const struct toc_want *wants, size_t n,
                                        const void *payload, struct err *err);
 MUST_USE enum err_code tocs_read(struct tocs *t, struct toc_want *wants, size_t n, toc_record_fn fn,

@@ -10,7 +10,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/os.h"
+#include "store/claims.h"
 #include "store/gc.h"
 #include "store/reader.h"
 #include "store/store_migrate.h"
@@ -168,6 +170,26 @@ static struct store *store_new(void)
     return st;
 }
 
+/* An empty folder name would make /.weir, and a path that the kernel cannot take would be cut. */
+static enum err_code check_paths(const char *dir, const char *objects, struct err *err)
+{
+    if (!*dir || (objects && !*objects))
+        return err_set(err, ERR_INPUT, "make a store: the path of %s is empty",
+                       *dir ? "the objects" : "its folder");
+    if (strlen(dir) >= PATH_MAX || (objects && strlen(objects) >= PATH_MAX))
+        return err_set(err, ERR_LIMIT, "make a store: a path may have %d bytes at most",
+                       PATH_MAX - 1);
+
+    json_t *text = objects ? json_string(objects) : NULL;
+    const bool bad = objects && !text;
+
+    json_decref(text);
+    return bad ? err_set(err, ERR_INPUT,
+                         "make a store: the path of the objects is not UTF-8, as config.yaml is; "
+                         "give another")
+               : OK;
+}
+
 enum err_code store_init(const char *dir, const char *objects, struct err *err)
 {
     struct store *st = store_new();
@@ -176,6 +198,9 @@ enum err_code store_init(const char *dir, const char *objects, struct err *err)
     enum err_code rc;
 
     CHECK(dir);
+    rc = check_paths(dir, objects, err);
+    if (rc)
+        goto out;
     st->root = path_of("%s/.weir", dir);
     format = path_of("%s/format", st->root);
     rc = os_stat_at(AT_FDCWD, format, &info, err);
@@ -186,6 +211,9 @@ enum err_code store_init(const char *dir, const char *objects, struct err *err)
     if (rc != ERR_NOT_FOUND)
         goto out;
     rc = os_mkdirs(st->root, DIR_MODE, err);
+    if (rc == ERR_EXISTS)
+        err_prefix(err, "make a store: something that is no folder is in the way; move it, or "
+                        "choose another folder");
     if (!rc)
         rc = sync_dir(dir, err);
     if (!rc)
@@ -221,7 +249,7 @@ static enum err_code find_above(const char *start, char **root, struct err *err)
     bool found = false;
 
     if (!at)
-        return err_sys(err, errno, "look for a store in %s", start);
+        return err_sys(err, errno, "look for a store in %s", *start ? start : "\"\"");
     while (!rc) {
         rc = look_in(at, ".weir", &found, err);
         if (rc || found || strcmp(at, "/") == 0)
@@ -234,7 +262,10 @@ static enum err_code find_above(const char *start, char **root, struct err *err)
     if (!rc && found)
         *root = path_of("%s/.weir", strcmp(at, "/") == 0 ? "" : at);
     else if (!rc)
-        rc = err_set(err, ERR_NOT_FOUND, "no .weir in %s or above; run weir init", start);
+        rc = err_set(err, ERR_NOT_FOUND,
+                     "no .weir in %s or above; run weir init, or name a folder that has one with "
+                     "--dir",
+                     start);
     free(at);
     return rc;
 }
@@ -370,7 +401,8 @@ static enum err_code index_there(const struct store *st, bool *there, struct err
     struct stat info;
     const enum err_code rc = os_stat_at(AT_FDCWD, path, &info, err);
 
-    *there = rc == OK;
+    /* An empty file is what a crash leaves that came before LMDB's first page. */
+    *there = rc == OK && info.st_size > 0;
     free(path);
     return rc == ERR_NOT_FOUND ? OK : rc;
 }
@@ -480,6 +512,7 @@ static enum err_code read_lose(struct store *st, struct err *err)
         return err_set(err, ERR_CONFIG, LOSE_ENV " is \"%s\"; SEED,PERCENT is wanted, such as 7,10",
                        spec);
     st->lose_percent = (int)percent;
+    st->found_again = claims_new();
     return OK;
 }
 
@@ -547,6 +580,7 @@ void store_close(struct store *st)
     if (!st)
         return;
     pack_cache_free(st->cache);
+    claims_free(st->found_again);
     index_close(st->index);
     os_close_quiet(&st->quarantine);
     os_close_quiet(&st->condemned);

@@ -53,6 +53,8 @@ struct store {
     int64_t
         lose_seed; /* WEIR_LOSE=seed,percent: pretend that so many objects are gone (tests of recovery) */
     int lose_percent;
+    struct claims *
+        found_again; /* what was put anew since the store was opened, and so is not gone any more */
 };
 
 /* dir: where .weir goes.  An existing store is ERR_EXISTS; a half-made one (crash) is completed. */

@@ -367,7 +367,8 @@ static enum err_code check_packs(struct store *st, bool whole, const struct plac
             at++;
         /* A killed gc may have deleted the files of what it condemned; nobody relies on those. */
         if (!is_condemned(&condemned, &rows[i].name))
-            rc = check_pack(st, &rows[i], whole, places + first, at - first, err);
+            rc = check_pack(st, &rows[i], whole, at > first ? places + first : NULL, at - first,
+                            err);
         if (!rc && at < count && i + 1 < n && places[at].loc.pack < rows[i + 1].number)
             break;
     }

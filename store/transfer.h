@@ -9,8 +9,8 @@
  * The local ref is set last.
  *
  * Life:     one call.  Owns: nothing.  Threads: one.
- * Errors:   ERR_DAMAGED when the remote sends wrong bytes (names pack and object; nothing of it is kept); ERR_NOT_FOUND for an unknown
- *           ref or an object that neither side has.
+ * Errors:   ERR_DAMAGED when the remote sends wrong bytes and has no other copy (names pack and object; nothing of it is kept);
+ *           ERR_NOT_FOUND for an unknown ref or an object that neither side has.
  */
 #ifndef WEIR_STORE_TRANSFER_H
 #define WEIR_STORE_TRANSFER_H

@@ -13,6 +13,7 @@
 #include "base/os.h"
 #include "store/loose.h"
 #include "store/pack_cache.h"
+#include "store/reader.h"
 #include "store/tree.h"
 #include "store/writer_internal.h"
 
@@ -146,6 +147,19 @@ bool writer_raced(const struct writer *w)
     return w->raced;
 }
 
+enum err_code writer_of_itself(struct writer *w, const struct digest *id, struct err *err)
+{
+    char text[DIGEST_TEXT + 1];
+
+    writer_lock(w);
+    w->raced = true; /* trying again helps: then it is written as what it is */
+    writer_unlock(w);
+    digest_text(id, text);
+    return err_set(err, ERR_CHANGED,
+                   "object %s would be a recipe of itself: what it was to be made of has gone",
+                   text);
+}
+
 void writer_get_stats(const struct writer *w, struct writer_stats *out)
 {
     CHECK(w);
@@ -235,6 +249,13 @@ static enum err_code slice_is_there(struct writer *w, const struct loc *loc, str
     return rc == ERR_NOT_FOUND || rc == ERR_DAMAGED ? OK : rc;
 }
 
+/* Under WEIR_LOSE: a recipe is not relied on either before it was written anew, since its chunks may be lost. */
+static bool pretend_gone(const struct store *st, const struct digest *id, const struct loc *loc)
+{
+    return object_is_lost(st, id) || (st->lose_percent > 0 && loc->type == LOC_RECIPE &&
+                                      claims_get(st->found_again, id) == ID_ABSENT);
+}
+
 #define LOOKUP_MAX 256
 
 static enum err_code lookup_step(struct writer *w, const struct digest *ids, size_t n,
@@ -256,11 +277,11 @@ static enum err_code lookup_step(struct writer *w, const struct digest *ids, siz
         return OK;
     rc = index_get(w->st->index, ask, count, locs, err);
     for (size_t i = 0; !rc && i < count; i++) {
-        bool there = locs[i].type != 0;
+        bool there = locs[i].type != 0 && !pretend_gone(w->st, &ask[i], &locs[i]);
 
-        if (locs[i].type == LOC_LOOSE)
+        if (there && locs[i].type == LOC_LOOSE)
             rc = loose_is_there(w, &ask[i], locs[i].raw, &there, err);
-        else if (locs[i].type == LOC_SLICE)
+        else if (there && locs[i].type == LOC_SLICE)
             rc = slice_is_there(w, &locs[i], m, &there, err);
         if (there)
             known[which[i]] = ID_REUSED;
@@ -473,6 +494,9 @@ enum err_code writer_put_recipe(struct writer *w, const struct digest *id, uint8
     CHECK(chunks);
     CHECK(count > 0);
     rc = writer_alive(w, err);
+    for (size_t i = 0; !rc && i < count; i++)
+        if (digest_eq(&chunks[i].id, id))
+            rc = writer_of_itself(w, id, err);
     if (!rc && claims_add(w->ids, id, ID_WRITTEN))
         writer_note(w, REC_RECIPE, id, flags, raw, chunks, count);
     return rc;
@@ -534,6 +558,13 @@ void writer_touch(struct writer *w, enum obj_kind kind, const struct digest *d)
     w->touch = writer_roomy(w->touch, w->touch_count, &w->touch_cap, sizeof(*w->touch));
     w->touch[w->touch_count++] = (struct touch_row){.id = *d, .kind = kind};
     writer_unlock(w);
+}
+
+bool writer_has_news(const struct writer *w)
+{
+    CHECK(w);
+    return claims_count(w->ids, ID_WRITTEN) > 0 || w->new_objects > 0 || w->ref_count > 0 ||
+           w->bind_count > 0 || w->adopt_count > 0 || w->memo_count > 0;
 }
 
 void writer_memo(struct writer *w, const struct memo_row *row)

@@ -64,6 +64,10 @@ MUST_USE enum err_code writer_put_recipe(struct writer *w, const struct digest *
 MUST_USE enum err_code writer_has(struct writer *w, const struct digest *id, bool *has,
                                   struct err *err);
 
+/* Is there anything to commit besides touches?  When not, and action_keep agrees that nothing was removed meanwhile, the session may be
+ * released: all that was put is in the store already. */
+bool writer_has_news(const struct writer *w);
+
 struct writer_stats {
     int64_t files, bytes;           /* offered */
     int64_t new_objects, new_bytes; /* written, as stored */

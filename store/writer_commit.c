@@ -139,6 +139,20 @@ static void take_memo(struct writer *w, struct part *p)
     writer_unlock(w);
 }
 
+/* For WEIR_LOSE: what was written is there again. */
+static void found_again(struct writer *w)
+{
+    struct digest *ids = NULL;
+    size_t n = 0;
+
+    if (w->st->lose_percent == 0)
+        return;
+    claims_list(w->ids, ID_WRITTEN, &ids, &n);
+    for (size_t i = 0; i < n; i++)
+        (void)!claims_add(w->st->found_again, &ids[i], ID_WRITTEN);
+    free(ids);
+}
+
 static enum err_code part_to_index(struct writer *w, struct out_pack **packs, size_t n,
                                    const struct digest *names, struct err *err)
 {
@@ -154,8 +168,10 @@ static enum err_code part_to_index(struct writer *w, struct out_pack **packs, si
     c.memo = p.memo;
     c.memo_count = p.memo_count;
     rc = tell_index(w, names, n, &c, err);
-    if (!rc)
+    if (!rc) {
+        found_again(w);
         forget_part(w, packs, n, &p);
+    }
     free(p.touch);
     free(p.reused);
     free(p.memo);
@@ -352,6 +368,7 @@ static enum err_code begin_again(struct writer *w, struct err *err)
     w->ref_count = w->bind_count = w->touch_count = w->memo_count = 0;
     w->reuse_count = 0;
     w->relies = false;
+    found_again(w);
     claims_clear(w->ids);
     if (w->st->index)
         rc = index_stat(w->st->index, &now, err);

@@ -161,6 +161,8 @@ bool writer_same_file(const struct stat *a, const struct stat *b);
 enum err_code writer_changed(const char *path, struct err *err);
 void writer_add_progress(struct writer *w, int64_t bytes, int64_t files);
 bool writer_raced(const struct writer *w);
+/* ERR_CHANGED: a recipe would consist of the very object that it describes, and be believed. */
+MUST_USE enum err_code writer_of_itself(struct writer *w, const struct digest *id, struct err *err);
 
 /* ---- writer_small.c ---- */
 MUST_USE enum err_code small_get(struct writer *w, struct small **out, struct err *err);

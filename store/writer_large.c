@@ -499,10 +499,9 @@ static enum err_code keep(struct large *l, const struct digest *id, struct err *
     rc = writer_lookup(l->w, id, 1, &known, err);
     if (rc)
         return writer_fail(l->w, err);
-    /* Its one chunk, which is itself, was there a moment ago: a gc is at work.  The commit will say so; a recipe that consists of itself
-     * would be believed. */
+    /* Its one chunk, which is itself, was there a moment ago: a gc is at work. */
     if (known == ID_ABSENT && l->mode == MODE_RECIPE && l->count == 1)
-        return writer_reuse(l->w, id, 1, err);
+        return writer_of_itself(l->w, id, err);
     if (known != ID_ABSENT || !claims_add(l->w->ids, id, ID_WRITTEN)) {
         l->w->reused_objects++;
         return known == ID_REUSED ? writer_reuse(l->w, id, 1, err) : OK;

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
 
 #include "base/os.h"
 #include "orchestrator/cli.h"
@@ -144,13 +146,13 @@ static const char *nearest_command(const char *const *words, size_t depth, char 
     return found ? out : NULL;
 }
 
-/* "weir add" is not there, but "weir store add" is. */
+/* "weir add" is not there, but "weir store add" is; nor is "weir store init", but "weir init". */
 static const char *same_last_word(const char *word)
 {
     for (size_t i = 0; cli_commands[i]; i++) {
         const char *last = strrchr(cli_commands[i]->name, ' ');
 
-        if (last && strcmp(last + 1, word) == 0)
+        if (strcmp(last ? last + 1 : cli_commands[i]->name, word) == 0)
             return cli_commands[i]->name;
     }
     return NULL;
@@ -160,13 +162,13 @@ static enum err_code unknown_command(const char *const *words, size_t depth, str
 {
     char near[64], head[128] = "";
     const char *nearest = nearest_command(words, depth, near);
-    const char *elsewhere = depth == 0 ? same_last_word(words[0]) : NULL;
+    const char *elsewhere = same_last_word(words[depth]);
 
     for (size_t i = 0; i < depth; i++)
         (void)snprintf(head + strlen(head), sizeof(head) - strlen(head), "%s ", words[i]);
     if (elsewhere)
-        return err_set(err, ERR_USAGE, "there is no command '%s'; did you mean 'weir %s'?",
-                       words[0], elsewhere);
+        return err_set(err, ERR_USAGE, "there is no command '%s%s'; did you mean 'weir %s'?", head,
+                       words[depth], elsewhere);
     if (nearest)
         return err_set(err, ERR_USAGE, "there is no command '%s%s'; did you mean 'weir %s%s'?",
                        head, words[depth], head, nearest);
@@ -181,6 +183,13 @@ static enum err_code find_command(int argc, char **argv, struct cli *c, bool *us
     int places[CLI_WORDS_MAX];
     size_t count = 0;
 
+    /* What other programs understand, typed by habit. */
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        words[0] = "version";
+        c->command = command_named(words, 1);
+        used[1] = true;
+        return OK;
+    }
     for (int i = 1; i < argc && count < CLI_WORDS_MAX; i++) {
         if (strcmp(argv[i], "--") == 0)
             break;
@@ -217,19 +226,22 @@ static enum err_code unknown_option(const struct cli *c, const char *shown, cons
                                     struct err *err)
 {
     const char *candidates[CLI_OPTIONS_MAX + 8], *nearest;
-    const char *command = c->command ? c->command->name : "help";
     size_t count = 0;
 
-    for (const struct cli_option *o = c->command ? c->command->options : NULL; o && o->name; o++)
+    if (!c->command)
+        return err_set(err, ERR_USAGE,
+                       "there is no command, and no option %s without one; see 'weir help'", shown);
+
+    for (const struct cli_option *o = c->command->options; o && o->name; o++)
         candidates[count++] = o->name;
     for (const struct cli_option *o = cli_common; o->name; o++)
         candidates[count++] = o->name;
     nearest = str_nearest(name, candidates, count);
     if (nearest)
-        return err_set(err, ERR_USAGE, "weir %s has no option %s; did you mean --%s?", command,
-                       shown, nearest);
-    return err_set(err, ERR_USAGE, "weir %s has no option %s; see 'weir %s --help'", command, shown,
-                   command);
+        return err_set(err, ERR_USAGE, "weir %s has no option %s; did you mean --%s?",
+                       c->command->name, shown, nearest);
+    return err_set(err, ERR_USAGE, "weir %s has no option %s; see 'weir %s --help'",
+                   c->command->name, shown, c->command->name);
 }
 
 static const struct cli_option *option_of(const struct cli *c, const char *name, size_t n,
@@ -333,6 +345,8 @@ static enum err_code check_args(const struct cli *c, struct err *err)
     const struct cli_command *command = c->command;
     const size_t count = c->arg_count;
 
+    if (!command && !c->group && count > 0) /* weir -- store ls */
+        return err_set(err, ERR_USAGE, "the command comes before '--'; see 'weir help'");
     if (!command || c->help)
         return OK;
     if (count < (size_t)command->args_min)
@@ -379,6 +393,8 @@ enum err_code cli_parse(int argc, char **argv, struct cli *c, struct err *err)
 
         if (used[i])
             continue;
+        if (c->command && c->command->raw && c->arg_count > 0)
+            options = false;
         if (options && strcmp(argv[i], "--") == 0)
             options = false;
         else if (!options || !is_option(argv[i]))
@@ -410,6 +426,11 @@ const char *cli_value(const struct cli *c, const char *option)
     CHECK(o);
     CHECK(place < CLI_OPTIONS_MAX);
     return c->values[place];
+}
+
+const struct cli_option *cli_option_at(const struct cli *c, size_t place)
+{
+    return place < CLI_OPTIONS_MAX ? &c->command->options[place] : NULL;
 }
 
 const char **cli_values(const struct cli *c, const char *option)
@@ -534,6 +555,20 @@ static enum err_code run(struct cli *c, struct err *err)
     return c->command->run(c, err);
 }
 
+/* The index and its lock are mapped files: one that is shorter than it says, or whose disk fails or is full, ends in this
+ * signal and not in an error. */
+static void on_bus_error(int signal_number)
+{
+    static const char text[] =
+        "weir: error: read a mapped file: its disk is full or fails (then make room), or "
+        "the index is cut short (then run weir store rebuild)\n";
+    const ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+
+    (void)signal_number;
+    (void)n;
+    _exit(EX_IOERR);
+}
+
 int cli_main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
@@ -542,14 +577,17 @@ int cli_main(int argc, char **argv)
 
     /* Whoever started us may have ignored SIGPIPE; a reader that has seen enough ends us quietly. */
     (void)signal(SIGPIPE, SIG_DFL);
+    (void)signal(SIGBUS, on_bus_error);
     log_setup(LOG_INFO);
     rc = cli_parse(argc, argv, &c, &err);
     if (c.quiet)
         log_setup(LOG_ERROR);
     if (rc == OK)
         rc = run(&c, &err);
-    if (rc == OK && fflush(stdout) != 0)
-        rc = err_sys(&err, errno, "write to standard output");
+    errno = 0;
+    /* An earlier write that failed may have left nothing to flush. */
+    if (rc == OK && (fflush(stdout) != 0 || ferror(stdout)))
+        rc = err_sys(&err, errno ? errno : EIO, "write to standard output");
     if (rc)
         report(&c, &err);
     cli_release(&c);

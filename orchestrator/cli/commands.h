@@ -16,8 +16,12 @@
     ":path/in/tree"
 
 extern const struct cli_command cli_init, cli_help, cli_version;
-extern const struct cli_command cli_run, cli_checkout;
-extern const struct cli_command cli_check, cli_graph, cli_schema;
+extern const struct cli_command cli_run, cli_retry, cli_sweep, cli_reproduce, cli_stage;
+extern const struct cli_command cli_runs, cli_show, cli_status, cli_tag, cli_rm, cli_cancel;
+extern const struct cli_command cli_logs, cli_metrics, cli_lineage, cli_trace, cli_checkout;
+extern const struct cli_command cli_doctor;
+extern const struct cli_command cli_plan, cli_why, cli_diff;
+extern const struct cli_command cli_check, cli_graph, cli_schema, cli_lock;
 extern const struct cli_command cli_ref_set, cli_ref_ls, cli_ref_rm;
 extern const struct cli_command cli_store_add, cli_store_get, cli_store_cat, cli_store_ls,
     cli_store_stat, cli_store_du;
@@ -37,6 +41,25 @@ extern const struct cli_command cli_store_action_put, cli_store_action_get;
 struct pipeline;
 MUST_USE enum err_code cli_pipeline(const struct cli *c, const char *file, struct pipeline **out,
                                     struct err *err);
+
+/* plan.c: what every command that chooses tasks has: run, plan. */
+#define CLI_SELECT_OPTIONS                                                                         \
+    {"only", 0, "TASK...", "these tasks and no others: STAGE, STAGE[key=value]"},                  \
+        {"from", 0, "TASK...", "these tasks and all that comes of them"},                          \
+        {"until", 0, "TASK...", "these tasks and all that leads there"},                           \
+        {"force", 0, "TASK...", "run these although they have a result"},                          \
+        {"no-cache", 0, NULL, "run everything although it has a result"},                          \
+    {                                                                                              \
+        "input", 0, "TASK.INPUT=WHAT...",                                                          \
+            "another input: a path, a ref, a digest or RUN:STAGE.OUTPUT"                           \
+    }
+struct selection;
+struct ledger;
+MUST_USE enum err_code cli_selection(const struct cli *c, const struct pipeline *p,
+                                     struct selection *out, struct err *err);
+/* *out = NULL when nothing has run here yet. */
+MUST_USE enum err_code cli_read_ledger(struct store *st, struct ledger **out, struct err *err);
+void cli_time_text(int64_t ms, char out[24]); /* "1.2s", "3m12s", "2h05m" */
 
 struct object;
 /* As many first bytes as the safetensors reader wants (store/cut.h). */

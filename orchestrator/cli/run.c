@@ -1,74 +1,149 @@
-/* weir run, weir checkout: a pipeline here, and what it made. */
+/* weir run, retry, sweep: a pipeline here; again; and with many params. */
 #include "orchestrator/run.h"
 
+#include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/os.h"
 #include "orchestrator/cli/commands.h"
+#include "orchestrator/cli/live.h"
 #include "orchestrator/pipeline.h"
-#include "store/materialise.h"
+#include "orchestrator/record.h"
+#include "orchestrator/select.h"
 
-/* ---- run --------------------------------------------------------------------------------------- */
+#define TICK_MS 200
 
-static enum err_code run_line(void *arg, const struct run_event *e, struct err *err)
+struct asked { /* what was typed, as arrays */
+    const char **only, **from, **until, **force, **inputs;
+};
+
+static void read_asked(const struct cli *c, struct asked *a)
 {
-    const struct cli *c = arg;
-    const bool has_result = e->end == TASK_CACHED || e->end == TASK_RAN;
-
-    if (c->json)
-        return cli_json(json_pack("{s:s, s:s, s:I, s:o, s:o*}", "task", e->task->name, "end",
-                                  task_end_words[e->end], "wall_ms", (json_int_t)e->wall_ms,
-                                  "result", has_result ? cli_json_digest(&e->result) : json_null(),
-                                  "reason", e->reason ? json_string(e->reason) : NULL),
-                        err);
-    if (c->quiet && e->end != TASK_FAILED)
-        return OK;
-    printf(" %-40s %s", e->task->name, task_end_words[e->end]);
-    if (e->end == TASK_RAN)
-        printf(" %lld.%03llds", (long long)e->wall_ms / 1000, (long long)e->wall_ms % 1000);
-    if (e->reason)
-        printf("  %s", e->reason);
-    if (e->log_path)
-        printf("\n   log: %s", e->log_path);
-    printf("\n");
-    (void)fflush(stdout);
-    return OK;
+    a->only = cli_values(c, "only");
+    a->from = cli_values(c, "from");
+    a->until = cli_values(c, "until");
+    a->force = cli_values(c, "force");
+    a->inputs = cli_values(c, "input");
 }
 
-static void run_summary(const struct cli *c, const struct run_report *r)
+static void release_asked(struct asked *a)
 {
-    if (c->json || c->quiet)
-        return;
-    printf("%lld run, %lld reused", (long long)r->counts[TASK_RAN],
-           (long long)r->counts[TASK_CACHED]);
-    if (r->counts[TASK_SKIPPED])
-        printf(", %lld skipped", (long long)r->counts[TASK_SKIPPED]);
-    if (r->counts[TASK_FAILED])
-        printf(", %lld failed", (long long)r->counts[TASK_FAILED]);
-    if (r->counts[TASK_BLOCKED])
-        printf(", %lld not tried", (long long)r->counts[TASK_BLOCKED]);
-    if (r->number)
-        printf("  (run-%lld)", (long long)r->number);
-    printf("\n");
+    free(a->only);
+    free(a->from);
+    free(a->until);
+    free(a->force);
+    free(a->inputs);
+}
+
+/* The options that decide what the run is, as they could be typed again: {"args":["--set","seed=8",..]}. */
+static json_t *said(const struct cli *c)
+{
+    static const char *const kept[] = {"profile", "param-file", "set",    "only",
+                                       "from",    "until",      "force",  "no-cache",
+                                       "input",   "keep-going", "publish"};
+    json_t *args = json_array();
+
+    for (size_t i = 0; i < c->given_count; i++) {
+        const struct cli_option *o = cli_option_at(c, c->given[i].place);
+
+        for (size_t k = 0; o && k < sizeof(kept) / sizeof(kept[0]); k++)
+            if (strcmp(o->name, kept[k]) == 0) {
+                json_array_append_new(args, json_sprintf("--%s", o->name));
+                if (o->value)
+                    json_array_append_new(args, json_string(c->given[i].value));
+            }
+    }
+    return json_pack("{s:o}", "args", args);
+}
+
+static bool is_altered(const struct cli *c, const struct selection *s)
+{
+    return s->partial || cli_value(c, "set") || cli_value(c, "input") || cli_value(c, "param-file");
+}
+
+static enum err_code read_jobs(const struct cli *c, int64_t *jobs, struct err *err)
+{
+    *jobs = 0;
+    if (!cli_value(c, "jobs"))
+        return OK;
+    return str_to_i64(str_of(cli_value(c, "jobs")), 1, 100000, jobs, err);
+}
+
+/* `run` offers to make a store where there is none: on a terminal it asks, else it says how. */
+static enum err_code open_store(const struct cli *c, struct store **st, struct err *err)
+{
+    enum err_code rc = cli_open(c, STORE_WRITE, st, err);
+    char answer[16] = "";
+
+    if (rc != ERR_NOT_FOUND || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+        return rc;
+    (void)fprintf(stderr, "There is no .weir here or above.  Make one in this folder? [Y/n] ");
+    if (!fgets(answer, sizeof(answer), stdin) || answer[0] == 'n' || answer[0] == 'N')
+        return rc;
+    *err = (struct err)ERR_INIT;
+    rc = store_init(".", NULL, err);
+    return rc ? rc : cli_open(c, STORE_WRITE, st, err);
+}
+
+static enum err_code run_loaded(struct cli *c, struct store *st, const struct pipeline *p,
+                                struct err *err)
+{
+    struct asked a;
+    struct selection s = {0};
+    struct live live;
+    struct run_report report = {0};
+    struct run_options o = {.keep_going = cli_flag(c, "keep-going"),
+                            .publish = cli_flag(c, "publish"),
+                            .offline = cli_flag(c, "offline"),
+                            .on_event = live_event,
+                            .arg = &live};
+    json_t *what = said(c);
+    enum err_code rc;
+
+    read_asked(c, &a);
+    rc = select_tasks(p,
+                      &(struct select_options){.only = a.only,
+                                               .from = a.from,
+                                               .until = a.until,
+                                               .force = a.force,
+                                               .no_cache = cli_flag(c, "no-cache")},
+                      &s, err);
+    if (!rc)
+        rc = read_jobs(c, &o.jobs, err);
+    if (!rc) {
+        o.wanted = s.wanted;
+        o.forced = s.forced;
+        o.inputs = a.inputs;
+        o.said = what;
+        o.altered = is_altered(c, &s);
+        live_begin(&live, c, p);
+        o.tick_ms = live.terminal ? TICK_MS : 0;
+        o.quiet_cached = !c->json && p->task_count > 100;
+        rc = run_pipeline(st, p, &o, &report, err);
+        live_end(&live);
+        if (report.run)
+            live_summary(&live, &report);
+    }
+    json_decref(what);
+    select_release(&s);
+    release_asked(&a);
+    return rc;
 }
 
 static enum err_code run_run(struct cli *c, struct err *err)
 {
-    const struct run_options o = {
-        .keep_going = cli_flag(c, "keep-going"), .on_event = run_line, .arg = c};
     struct pipeline *p = NULL;
     struct store *st = NULL;
-    struct run_report report = {0};
     enum err_code rc = cli_pipeline(c, c->arg_count ? c->args[0] : NULL, &p, err);
 
     if (!rc)
-        rc = cli_open(c, STORE_WRITE, &st, err);
-    if (!rc) {
-        rc = run_pipeline(st, p, &o, &report, err);
-        run_summary(c, &report);
-    }
+        rc = open_store(c, &st, err);
+    if (!rc)
+        rc = run_loaded(c, st, p, err);
     store_close(st);
     pipeline_free(p);
     return rc;
@@ -76,7 +151,11 @@ static enum err_code run_run(struct cli *c, struct err *err)
 
 static const struct cli_option run_options[] = {
     CLI_PIPELINE_OPTIONS,
+    CLI_SELECT_OPTIONS,
     {"keep-going", 'k', NULL, "after a failure go on with what does not need it"},
+    {"jobs", 'j', "N", "at most so many tasks at once"},
+    {"publish", 0, NULL, "move published refs though the run was altered"},
+    {"offline", 0, NULL, "fetch nothing: deb: and url: sources must be here already"},
     {0},
 };
 
@@ -86,70 +165,92 @@ const struct cli_command cli_run = {
     .args_min = 0,
     .args_max = 1,
     .summary = "run a pipeline: what has a result already is reused",
-    .text = "Without FILE: the only pipeline of this folder.  One task at a time, on this machine. "
-            " A result is known by its action: program, "
-            "parameters and\n"
-            "inputs.  Interrupted anywhere, the same command goes on with the first task that has "
-            "no result.\n"
-            "When all went well the results are kept under the ref runs/run-N.",
-    .example = "weir run pipelines/quickstart.yaml\nweir run train.yaml --set seed=8",
-    .json = "{\"end\":\"cached\"|\"ran\"|\"failed\"|\"skipped\"|\"blocked\",\"reason\":\"...\","
-            "\"result\":\"sha256:...\"|null,"
-            "\"task\":\"sft[variant=realism]\",\"wall_ms\":12}",
+    .text = "Without FILE: the only pipeline of this folder.  A result is known by its action: "
+            "program, code, params and inputs.\n"
+            "Interrupted anywhere, the same command goes on with the same run, each task from its "
+            "last checkpoint.  The first\n"
+            "Ctrl-C asks tasks to checkpoint and stop, the second leaves them running and goes.  "
+            "What the run made is kept by\n"
+            "the ref runs/run-N.",
+    .example = "weir run pipelines/quickstart.yaml\nweir run train.yaml --set seed=8 --only "
+               "'sft[variant=realism]'",
+    .json = "{\"kind\":\"begun\"|\"started\"|\"ended\"|\"retry\"|\"waits\"|\"adopted\",\"run\":41,"
+            "\"state\":\"done\"|\"cached\"|"
+            "\"failed\"|...,\"task\":\"...\",\"attempt\":1,\"wall_ms\":12,\"result\":\"sha256:..."
+            "\",\"reason\":\"...\"}",
     .options = run_options,
     .run = run_run,
 };
 
-/* ---- checkout ---------------------------------------------------------------------------------- */
+/* ---- retry ------------------------------------------------------------------------------------- */
 
-static enum err_code checkout_run(struct cli *c, struct err *err)
+static enum err_code retry_argv(const struct cli *c, struct run_view *v, const char ***argv,
+                                int *argc, struct err *err)
 {
-    const char *what = c->args[0], *dot = strrchr(what, '.');
-    const struct mat_options how = {.how = MAT_COPY};
-    struct mat_result done;
-    struct store *st = NULL;
-    struct digest d;
-    enum obj_kind kind;
-    char *task = NULL;
-    int64_t number = 0;
-    enum err_code rc = OK;
+    const json_t *args = json_object_get(json_object_get(v->begin, "said"), "args");
+    const char *file = json_string_value(json_object_get(v->begin, "file"));
+    const size_t n = json_array_size(args);
 
-    if (!dot || dot == what || !dot[1])
-        return err_set(err, ERR_USAGE,
-                       "'%s' is no output; write STAGE.OUTPUT or STAGE[key=value].OUTPUT", what);
-    task = mem_strndup(what, (size_t)(dot - what));
-    if (cli_value(c, "run"))
-        rc = str_to_i64(str_of(cli_value(c, "run")), 1, INT64_MAX - 1, &number, err);
+    if (!file)
+        return err_set(err, ERR_DAMAGED, "run-%lld does not say which file it ran",
+                       (long long)v->row.run);
+    *argv = mem_zero(n + 8, sizeof(**argv));
+    *argc = 0;
+    (*argv)[(*argc)++] = "weir";
+    (*argv)[(*argc)++] = "run";
+    if (c->dir) {
+        (*argv)[(*argc)++] = "--dir";
+        (*argv)[(*argc)++] = c->dir;
+    }
+    if (c->json)
+        (*argv)[(*argc)++] = "--json";
+    if (c->quiet)
+        (*argv)[(*argc)++] = "--quiet";
+    for (size_t i = 0; i < n; i++)
+        (*argv)[(*argc)++] = json_string_value(json_array_get(args, i));
+    (*argv)[(*argc)++] = file;
+    return OK;
+}
+
+static enum err_code retry_run(struct cli *c, struct err *err)
+{
+    struct store *st = NULL;
+    struct ledger *l = NULL;
+    struct run_view *v = NULL;
+    struct cli again = {0};
+    const char **argv = NULL;
+    int64_t number;
+    int argc = 0;
+    enum err_code rc = cli_open(c, STORE_READ, &st, err);
+
     if (!rc)
-        rc = cli_open(c, STORE_READ, &st, err);
+        rc = ledger_open(st->root, LEDGER_READ, &l, err);
     if (!rc)
-        rc = run_output(st, task, dot + 1, number, &d, &kind, err);
+        rc = run_number(st, l, c->arg_count ? c->args[0] : "last", &number, err);
     if (!rc)
-        rc = materialise(st, kind, &d, c->args[1], &how, &done, err);
-    if (!rc && c->json)
-        rc = cli_json(json_pack("{s:o, s:s, s:I, s:I}", "digest", cli_json_digest(&d), "kind",
-                                cli_kind(kind), "files", (json_int_t)done.files, "bytes",
-                                (json_int_t)done.bytes),
-                      err);
+        rc = run_view_load(st, l, number, &v, err);
+    if (!rc)
+        rc = retry_argv(c, v, &argv, &argc, err);
+    ledger_close(l);
     store_close(st);
-    free(task);
+    if (!rc)
+        rc = cli_parse(argc, (char **)(uintptr_t)argv, &again, err);
+    if (!rc)
+        rc = again.command->run(&again, err);
+    cli_release(&again);
+    run_view_free(v);
+    free(argv);
     return rc;
 }
 
-static const struct cli_option checkout_options[] = {
-    {"run", 0, "N", "from run-N instead of the newest that has it"},
-    {0},
-};
-
-const struct cli_command cli_checkout = {
-    .name = "checkout",
-    .args = "TASK.OUTPUT DEST",
-    .args_min = 2,
-    .args_max = 2,
-    .summary = "copy an output of a run to a file or folder",
-    .example = "weir checkout merge.model out/\nweir checkout 'sft[variant=realism].model' "
-               "realism/ --run 41",
-    .json = "{\"bytes\":123,\"digest\":\"sha256:...\",\"files\":2,\"kind\":\"blob\"|\"tree\"}",
-    .options = checkout_options,
-    .run = checkout_run,
+const struct cli_command cli_retry = {
+    .name = "retry",
+    .args = "[RUN]",
+    .args_max = 1,
+    .summary = "the command of an earlier run, once more: what failed is tried again",
+    .text = "RUN is run-41, 41, last (the newest; also without RUN) or @TAG.  The pipeline is read "
+            "as it is now.",
+    .example = "weir retry\nweir retry run-41",
+    .json = "as weir run",
+    .run = retry_run,
 };

@@ -24,6 +24,11 @@ static enum err_code show(const struct cli *c, bool dry_run, const struct gc_rep
             err);
     if (c->quiet)
         return OK;
+    if (r->all_young) {
+        if (!dry_run) /* a dry run has listed it */
+            printf("nothing goes: the index was rebuilt within the grace period\n");
+        return OK;
+    }
     str_from_bytes(r->live_bytes, live);
     str_from_bytes(r->freed_bytes, freed);
     printf("kept      %lld objects, %s, reached from %lld roots\n", (long long)r->live_objects,

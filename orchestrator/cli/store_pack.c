@@ -12,19 +12,23 @@ static enum err_code show(const struct cli *c, bool dry_run, const struct compac
     char before[16], after[16];
 
     if (c->json)
-        return cli_json(json_pack("{s:I,s:I,s:b,s:I,s:I}", "bytes_after",
-                                  (json_int_t)r->bytes_after, "bytes_before",
-                                  (json_int_t)r->bytes_before, "dry_run", dry_run, "loose_packed",
-                                  (json_int_t)r->loose_packed, "packs_merged",
-                                  (json_int_t)r->packs_merged),
-                        err);
+        return cli_json(
+            json_pack("{s:I,s:I,s:b,s:I,s:I,s:I}", "bytes_after", (json_int_t)r->bytes_after,
+                      "bytes_before", (json_int_t)r->bytes_before, "dry_run", dry_run,
+                      "loose_packed", (json_int_t)r->loose_packed, "packs_compressed",
+                      (json_int_t)r->packs_compressed, "packs_merged", (json_int_t)r->packs_merged),
+            err);
     if (c->quiet)
         return OK;
+    if (r->loose_packed + r->packs_merged + r->packs_compressed == 0) {
+        printf("nothing to pack\n");
+        return OK;
+    }
     str_from_bytes(r->bytes_before, before);
     str_from_bytes(r->bytes_after, after);
-    printf("%s %lld loose files and merged %lld packs: %s -> %s\n",
+    printf("%s %lld loose files, compressed %lld packs and merged %lld packs: %s -> %s\n",
            dry_run ? "would have packed" : "packed", (long long)r->loose_packed,
-           (long long)r->packs_merged, before, after);
+           (long long)r->packs_compressed, (long long)r->packs_merged, before, after);
     return OK;
 }
 
@@ -59,12 +63,13 @@ static const struct cli_option pack_options[] = {
 const struct cli_command cli_store_pack = {
     .name = "store pack",
     .args = "",
-    .summary = "move cold files into compressed packs, and small packs together",
+    .summary =
+        "move cold files into compressed packs, compress what lies raw in packs, merge small packs",
     .text =
         "Everything is decoded and compared before the old form goes.  Objects keep their names.",
     .example = "weir store pack\nweir store pack --cold 1h --dry-run",
     .json = "{\"bytes_after\":N,\"bytes_before\":N,\"dry_run\":B,\"loose_packed\":N,\"packs_"
-            "merged\":N}",
+            "compressed\":N,\"packs_merged\":N}",
     .options = pack_options,
     .run = pack_run,
 };

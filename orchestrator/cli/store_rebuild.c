@@ -79,7 +79,8 @@ static enum err_code rebuild_run(struct cli *c, struct err *err)
     if (rc == OK && report.damaged_packs > 0)
         rc = err_set(err, ERR_DAMAGED,
                      "%lld of %lld packs are damaged and were left out; run: weir fsck --repair",
-                     (long long)report.damaged_packs, (long long)report.packs);
+                     (long long)report.damaged_packs,
+                     (long long)(report.packs + report.damaged_packs));
     buf_release(&report.problems);
     store_close(st);
     return rc;

@@ -199,7 +199,7 @@ shape "chunks digest encoding kind offset pack refs size stored stored_bytes" st
 shape "files logical ref shared stored unique" store du
 shape "bytes loose objects packs problems repaired" store fsck --quick
 shape "ok" store check
-shape "bytes_after bytes_before dry_run loose_packed packs_merged" store pack --dry-run
+shape "bytes_after bytes_before dry_run loose_packed packs_compressed packs_merged" store pack --dry-run
 shape "dead_objects dry_run freed_bytes live_bytes live_objects loose_deleted packs_deleted packs_rewritten roots tmp_deleted" gc --dry-run
 shape "actions damaged_packs objects packs refs" store rebuild
 shape "bytes_moved dry_run objects objects_moved packs refs refs_kept" push "$work/shapes-remote"

@@ -102,8 +102,9 @@ status 1 "$WEIR" run bad.yaml -k
 grep -q 'fails .*exit status 3' out.txt || fail "reason of a failure"
 grep -q 'needs .*blocked' out.txt || fail "blocked by a failure"
 grep -q "empty .*output 'x' is not there" out.txt || fail "missing output"
-grep -q 'good .*ran' out.txt || fail "keep going"
-grep -q 'to the log' "$(sed -n 's/^   log: //p' out.txt | head -n1)" || fail "log of a failure"
+grep -q 'good .*done' out.txt || fail "keep going"
+grep -q '| to the log' out.txt || fail "the end of a failed task's log"
+"$WEIR" logs fails | grep -qx 'to the log' || fail "log of a failure"
 "$WEIR" fsck --quiet
 
 # A stage that changes its input must not hurt the store, and is told.

@@ -53,6 +53,11 @@ for name in gone old; do
 done
 noise mixed 300000 >"$work/src/half"
 quietly "fill the store" "$WEIR" -C "$work/store" store add --quiet --ref half "$work/src/half"
+seq 1 400000 >"$work/src/version1"
+seq 1 400000 | sed '1000,1500s/$/ changed/' >"$work/src/version2" # a recipe, with a raw chunk or two of its own
+for name in version1 version2; do
+    quietly "fill the store" "$WEIR" -C "$work/store" store add --quiet --ref "$name" "$work/src/$name"
+done
 quietly "forget" "$WEIR" -C "$work/store" ref rm gone
 mv "$work/store" "$work/template"
 
@@ -111,7 +116,7 @@ sweep() { # sweep NAME REFS COMMAND...: REFS must be there after each kill
 }
 
 sweep add "old half" store add --quiet --ref new "$work/src/new"
-sweep pack "old half" store pack --quiet --cold 0s
+sweep pack "old half version1 version2" store pack --quiet --cold 0s
 sweep gc "old half" gc --quiet --grace 0s
 sweep rebuild "old half" store rebuild --quiet
 echo "crash_sweep: all killed runs left a whole store"

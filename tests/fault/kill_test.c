@@ -1,9 +1,9 @@
-/* Writers, a gc and a compaction at work on one store at the same time, each killed again and again at any moment: what was committed is
- * there, whole, and nobody has to repair anything.
+/* Writers, a gc, a compaction, a push and readers at work on one store at the same time, each killed again and again at any moment: what
+ * was committed is there, whole, nobody has to repair anything, and the remote has no name that points at nothing.
  *
  * Each writer owns some ref names.  Before it sets one it says so through a pipe, and again when the commit has returned; so after a
- * kill the name must be as it was last confirmed, or as was intended since.  The seed is printed; WEIR_KILLS and WEIR_SEED change the
- * run, WEIR_LONG asks for 1000 kills. */
+ * kill the name must be as it was last confirmed, or as was intended since.  Who reads or pushes may find something gone only when its
+ * name was changed meanwhile.  The seed is printed; WEIR_KILLS and WEIR_SEED change the run, WEIR_LONG asks for 1000 kills. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -12,19 +12,23 @@
 #include <time.h>
 
 #include "store/idset.h"
+#include "store/transfer.h"
 #include "tests/store_life.h"
 
 #define WRITERS 3
+#define CHILDREN (WRITERS + 4) /* a gc, a compaction, a push, a reader */
 #define NAMES 8
 #define KILLS_DEFAULT 150
 #define KILLS_LONG 1000
 #define ROUND 25 /* kills between two verifications */
 #define RETRIES 200
 #define BIG_BYTES 1150000
+#define REMOTE "far" /* below the store's folder */
 
+enum note_kind { NOTE_INTENDED, NOTE_DONE, NOTE_WORKED };
 struct note {
-    int writer, name;
-    bool done;
+    enum note_kind kind;
+    int writer, name;     /* writer: for NOTE_WORKED, which child */
     struct digest digest; /* zero: removed */
 };
 
@@ -130,7 +134,7 @@ static enum err_code change(struct store *st, int writer, int name, uint64_t see
     }
     writer_release(w);
     if (!rc) {
-        n.done = true;
+        n.kind = NOTE_DONE;
         tell(out, &n);
     }
     return rc;
@@ -160,22 +164,102 @@ __attribute__((noreturn)) static void run_writer(const char *dir, int writer, ui
     }
 }
 
-__attribute__((noreturn)) static void run_collector(const char *dir, uint64_t seed)
+static enum err_code collect(struct store *st, struct err *err)
 {
+    const struct gc_options o = {.grace_s = 0};
+    struct gc_report r;
+
+    return store_gc(st, &o, &r, err);
+}
+
+static enum err_code pack(struct store *st, struct err *err)
+{
+    struct compact_report r;
+
+    return store_compact(st, NULL, &r, err);
+}
+
+/* A push keeps nothing alive: with no grace, what a name led to when it began may be gone before its end. */
+static enum err_code push(struct store *st, struct err *err)
+{
+    const struct transfer_options o = {0};
+    struct transfer_report r;
+    char remote[4096];
+    enum err_code rc;
+
+    snprintf(remote, sizeof(remote), "%s/" REMOTE, st->root);
+    rc = store_push(st, remote, &o, &r, err);
+    return rc == ERR_NOT_FOUND || rc == ERR_CHANGED ? ERR_AGAIN : rc;
+}
+
+static enum err_code read_all(struct store *st, enum obj_kind kind, const struct digest *id,
+                              struct err *err)
+{
+    struct buf bytes;
+    struct tree t;
+    enum err_code rc;
+
+    tree_init(&t);
+    buf_init(&bytes, TREE_BYTES_MAX);
+    rc = object_read(st, id, TREE_BYTES_MAX, &bytes, err);
+    if (!rc && kind == OBJ_TREE)
+        rc = tree_decode(bytes.p ? bytes.p : "", bytes.n, -1, "tree", &t, err);
+    for (size_t i = 0; !rc && i < t.count; i++)
+        rc = read_all(st, t.entries[i].mode == TREE_DIR ? OBJ_TREE : OBJ_BLOB, &t.entries[i].digest,
+                      err);
+    tree_release(&t);
+    buf_release(&bytes);
+    return rc;
+}
+
+/* What every name leads to; gone is right only where the name has changed. */
+static enum err_code read_refs(struct store *st, struct err *err)
+{
+    struct ref_row *rows = NULL, now = {0};
+    size_t n = 0;
+    enum err_code rc = index_refs(st->index, STR(""), REF_LIVE, &rows, &n, err);
+
+    for (size_t i = 0; !rc && i < n; i++) {
+        struct err ignored = ERR_INIT;
+
+        rc = read_all(st, rows[i].kind, &rows[i].digest, err);
+        if (rc == ERR_NOT_FOUND && (index_ref(st->index, str_of(rows[i].name), &now, &ignored) ||
+                                    now.stamp != rows[i].stamp))
+            rc = OK;
+    }
+    free(rows);
+    return rc;
+}
+
+struct role {
+    const char *name;
+    enum store_mode mode;
+    enum err_code (*work)(struct store *st, struct err *err);
+};
+static const struct role roles[CHILDREN - WRITERS] = {
+    {"collector", STORE_WRITE, collect},
+    {"packer", STORE_WRITE, pack},
+    {"pusher", STORE_WRITE, push},
+    {"reader", STORE_READ, read_refs},
+};
+
+__attribute__((noreturn)) static void run_role(const char *dir, int child, int out)
+{
+    const struct role *role = &roles[child - WRITERS];
+
     for (;;) {
-        const struct gc_options o = {.grace_s = 0};
-        struct compact_report packed;
-        struct gc_report collected;
+        const struct note n = {.kind = NOTE_WORKED, .writer = child};
         struct err err = ERR_INIT;
         struct store *st = NULL;
-        enum err_code rc = store_open(dir, STORE_WRITE, &st, &err);
+        enum err_code rc = store_open(dir, role->mode, &st, &err);
 
         if (!rc)
-            rc = gen_below(&seed, 4) == 0 ? store_compact(st, NULL, &packed, &err)
-                                          : store_gc(st, &o, &collected, &err);
+            rc = role->work(st, &err);
         if (rc && rc != ERR_AGAIN)
-            give_up("collector", &err);
+            give_up(role->name, &err);
         store_close(st);
+        if (!rc)
+            tell(out, &n);
     }
 }
 
@@ -188,10 +272,10 @@ struct name_state {
 };
 struct scene {
     struct forge f; /* closed while children run: LMDB forbids a fork with an open index */
-    pid_t children[WRITERS + 1];
+    pid_t children[CHILDREN];
     int pipes[2];
     uint64_t seed;
-    int64_t commits;
+    int64_t commits, worked[CHILDREN];
     struct name_state names[WRITERS][NAMES];
 };
 
@@ -205,7 +289,7 @@ static void start(struct scene *s, int i)
         return;
     if (i < WRITERS)
         run_writer(s->f.dir, i, seed, s->pipes[1]);
-    run_collector(s->f.dir, seed);
+    run_role(s->f.dir, i, s->pipes[1]);
 }
 
 static void stop(struct scene *s, int i)
@@ -226,8 +310,11 @@ static void listen(struct scene *s)
         struct name_state *name;
 
         EXPECT_EQ(read(s->pipes[0], &n, sizeof(n)), sizeof(n));
+        s->worked[n.writer]++;
+        if (n.kind == NOTE_WORKED)
+            continue;
         name = &s->names[n.writer][n.name];
-        if (n.done) {
+        if (n.kind == NOTE_DONE) {
             name->confirmed = n.digest;
             name->intended.n = 0;
             s->commits++;
@@ -237,10 +324,8 @@ static void listen(struct scene *s)
     }
 }
 
-static void verify(struct scene *s)
+static void verify_names(struct scene *s)
 {
-    listen(s);
-    forge_open(&s->f, STORE_WRITE);
     for (int w = 0; w < WRITERS; w++)
         for (int i = 0; i < NAMES; i++) {
             struct name_state *name = &s->names[w][i];
@@ -258,8 +343,35 @@ static void verify(struct scene *s)
             name->confirmed = row.digest;
             name->intended.n = 0;
         }
+}
+
+/* Whatever names the remote has: all of them arrive in an empty store, whole. */
+static void verify_remote(struct scene *s)
+{
+    const struct transfer_options o = {0};
+    struct transfer_report r;
+    char remote[4096];
+    struct forge f;
+
+    snprintf(remote, sizeof(remote), "%s/" REMOTE, s->f.st->root);
+    if (access(remote, F_OK) != 0)
+        return;
+    forge_new(&f);
+    EXPECT_OK(store_pull(f.st, remote, &o, &r, &f.err), &f.err);
+    life_check(&f);
+    forge_free(&f);
+    /* What was pushed stays there: a fresh one each time keeps the time of a round from growing. */
+    EXPECT_OK(os_remove_tree(AT_FDCWD, remote, &s->f.err), &s->f.err);
+}
+
+static void verify(struct scene *s)
+{
+    listen(s);
+    forge_open(&s->f, STORE_WRITE);
+    verify_names(s);
     life_check(&s->f);
     life_fsck_clean(&s->f);
+    verify_remote(s);
     store_close(s->f.st);
     s->f.st = NULL;
 }
@@ -280,10 +392,10 @@ TEST(nothing_committed_is_lost)
     s.f.st = NULL;
     EXPECT_EQ(pipe2(s.pipes, O_CLOEXEC), 0);
     for (int done = 0; done < kills;) {
-        for (int i = 0; i <= WRITERS; i++)
+        for (int i = 0; i < CHILDREN; i++)
             start(&s, i);
         for (int i = 0; i < ROUND && done < kills; i++, done++) {
-            const int victim = (int)gen_below(&s.seed, WRITERS + 1);
+            const int victim = (int)gen_below(&s.seed, CHILDREN);
 
             pause_ms((int64_t)gen_below(&s.seed, 60));
             listen(&s);
@@ -291,12 +403,16 @@ TEST(nothing_committed_is_lost)
             listen(&s);
             start(&s, victim);
         }
-        for (int i = 0; i <= WRITERS; i++)
+        for (int i = 0; i < CHILDREN; i++)
             stop(&s, i);
         verify(&s);
     }
     print_message("%lld commits were confirmed\n", (long long)s.commits);
     EXPECT(s.commits > kills / 2); /* else it has shown little */
+    for (int i = 0; i < CHILDREN - WRITERS; i++) {
+        print_message("%s: %lld\n", roles[i].name, (long long)s.worked[WRITERS + i]);
+        EXPECT(kills < KILLS_DEFAULT || s.worked[WRITERS + i] > 0);
+    }
     for (int i = 0; i < WRITERS * NAMES; i++)
         idlist_release(&s.names[i / NAMES][i % NAMES].intended);
     close(s.pipes[0]);

@@ -9,6 +9,9 @@ sources() {
     files . '^(base|store|cluster|orchestrator|kernels|stages)/.*\.c$'
 }
 
+# A third of the analyzer's default budget for a function: the same findings on this tree in half the time.
+export budget="--extra-arg=-Xclang --extra-arg=-analyzer-config --extra-arg=-Xclang --extra-arg=max-nodes=75000"
+
 # shellcheck disable=SC2317 # called through xargs
 # tidy_one SOURCE OPTION...: prints findings only; the summary lines that clang-tidy adds matter to nobody.
 tidy_one() {
@@ -19,8 +22,9 @@ tidy_one() {
         include=(--extra-arg=-include "--extra-arg=$src/tests/tidy/analyzer.h")
     fi
     # Function length is left to size.sh, which knows the excuse "long: reason".
+    # shellcheck disable=SC2086 # the budget is several words
     said=$(clang-tidy --quiet --config-file="$src/.clang-tidy" --checks=-readability-function-size \
-        "${include[@]}" "$source" "$@" 2>&1) && return
+        "${include[@]}" $budget "$source" "$@" 2>&1) && return
     grep -vE '^[0-9]+ (warning|error)s? |^Suppressed |^Use -header-filter' <<<"$said"
     return 1
 }
@@ -34,11 +38,13 @@ tidy() { # tidy OPTION...
 
 # Not asked of cppcheck: readdir is thread-safe in every libc that weir meets; CHECK(!"reason") is meant; a descriptor
 # that was closed may be named in a message; uninitialised variables are left to clang, which follows them better.
+# Jansson's headers are not read, so its loops are put into words that cppcheck knows.
+macros=('-Djson_object_foreach(o,k,v)=while(next_of(o,&k,&v))' '-Djson_array_foreach(a,i,v)=while(next_of(a,&i,&v))')
 cpp() {
     sources >"$work/sources"
     if [ -s "$work/sources" ]; then
         cppcheck -j "$(nproc)" --quiet --std=c11 --enable=warning,portability,performance --inline-suppr \
-            --error-exitcode=1 --library=posix -I . -D_GNU_SOURCE --file-list="$work/sources" \
+            --error-exitcode=1 --library=posix -I . -D_GNU_SOURCE "${macros[@]}" --file-list="$work/sources" \
             --template='{file}:{line}: {message} [{id}]' --suppress=missingInclude --suppress=readdirCalled \
             --suppress=incorrectStringBooleanError --suppress=deallocret --suppress=uninitvar 2>&1
     fi

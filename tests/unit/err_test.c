@@ -46,10 +46,11 @@ TEST(errno_becomes_a_code)
         int sys;
         enum err_code code;
     } cases[] = {
-        {EIO, ERR_IO},           {ENOSPC, ERR_FULL},       {EDQUOT, ERR_FULL},
-        {ENOENT, ERR_NOT_FOUND}, {ENOTDIR, ERR_NOT_FOUND}, {EACCES, ERR_DENIED},
-        {EPERM, ERR_DENIED},     {EROFS, ERR_DENIED},      {EEXIST, ERR_EXISTS},
-        {EMFILE, ERR_IO},        {99999, ERR_IO},
+        {EIO, ERR_IO},           {ENOSPC, ERR_FULL},        {EDQUOT, ERR_FULL},
+        {ENOENT, ERR_NOT_FOUND}, {ENOTDIR, ERR_NOT_FOUND},  {EACCES, ERR_DENIED},
+        {EPERM, ERR_DENIED},     {EROFS, ERR_DENIED},       {EEXIST, ERR_EXISTS},
+        {ELOOP, ERR_INPUT},      {ENAMETOOLONG, ERR_LIMIT}, {EMFILE, ERR_IO},
+        {99999, ERR_IO},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -347,7 +347,7 @@ TEST(a_file_used_since_stays)
     d = loose_of(&f, 1, 8000, NULL);
     EXPECT_OK(gc_begin(&g, f.st, 0, false, &f.err), &f.err);
     EXPECT_OK(gc_mark_roots(&g, &f.err), &f.err);
-    EXPECT_OK(plan_make(&g.plan, &f.err), &f.err);
+    EXPECT_OK(gc_plan_make(&g.plan, &f.err), &f.err);
     EXPECT_OK(gc_save(&g, &f.err), &f.err);
     EXPECT_OK(gc_condemn(&g, &f.err), &f.err);
     EXPECT(!life_has(&f, &d)); /* nobody may rely on it */
@@ -384,7 +384,7 @@ TEST(a_file_announced_meanwhile_stays)
         d = loose_of(&f, 1, 8000, NULL);
         EXPECT_OK(gc_begin(&g, f.st, 0, false, &f.err), &f.err);
         EXPECT_OK(gc_mark_roots(&g, &f.err), &f.err);
-        EXPECT_OK(plan_make(&g.plan, &f.err), &f.err);
+        EXPECT_OK(gc_plan_make(&g.plan, &f.err), &f.err);
         if (step == 0)
             loose_of(&f, 1, 8000, "d"); /* a commit: seen before anything is condemned */
         EXPECT_OK(gc_save(&g, &f.err), &f.err);
@@ -628,7 +628,7 @@ static void begin(struct forge *f, struct gc *g)
 {
     EXPECT_OK(gc_begin(g, f->st, 0, false, &f->err), &f->err);
     EXPECT_OK(gc_mark_roots(g, &f->err), &f->err);
-    EXPECT_OK(plan_make(&g->plan, &f->err), &f->err);
+    EXPECT_OK(gc_plan_make(&g->plan, &f->err), &f->err);
 }
 
 static void finish(struct forge *f, struct gc *g)

@@ -151,5 +151,50 @@ TEST(a_policy_lets_pass_what_it_should)
     }
 }
 
-RUN(expressions_parse_or_say_why, nesting_and_length_are_bounded, policies_list_single_licences,
-    a_policy_lets_pass_what_it_should)
+TEST(the_parts_of_a_dataset_are_judged)
+{
+    static const char *const deny[] = {"CC-BY-NC-4.0", "NOASSERTION", NULL}, *const none[] = {NULL};
+    const struct licence_policy p = {deny, none}, open = {none, none};
+    static const struct {
+        const char *json, *says; /* NULL: passes */
+        enum err_code code;
+    } cases[] = {
+        {"[]", NULL, OK},
+        {"{\"licenses\":[{\"expression\":\"MIT\",\"source\":\"a\",\"pictures\":1,\"share\":1}]}",
+         NULL, OK},
+        {"[{\"expression\":\"CC-BY-NC-4.0 OR MIT\"}]", NULL, OK},
+        {"[{\"expression\":\"MIT\"},{\"expression\":\"CC-BY-NC-4.0\",\"source\":\"web\"},"
+         "{\"expression\":\"CC-BY-NC-4.0\",\"source\":\"web\"},{\"expression\":\"NOASSERTION\"}]",
+         "", ERR_DENIED},
+        {"[{\"expression\":\"MTI\"}]", "set: entry 1: MTI is no SPDX licence", ERR_INPUT},
+        {"[{\"licence\":\"MIT\"}]", "set: entry 1 has no \"expression\"", ERR_INPUT},
+        {"{\"licences\":[]}", "set is no list", ERR_INPUT},
+        {"3", "set is no list", ERR_INPUT},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct err err = ERR_INIT;
+        struct buf lines;
+        json_t *v = NULL;
+
+        buf_init(&lines, 1 << 16);
+        EXPECT_OK(json_parse(cases[i].json, strlen(cases[i].json), 1 << 16, "parts", &v, &err),
+                  &err);
+        EXPECT_EQ(licence_judge_parts(&p, v, "set", &lines, &err), cases[i].code);
+        if (cases[i].code == ERR_DENIED) {
+            EXPECT_STR(lines.p,
+                       "set, source web: CC-BY-NC-4.0 is denied\nset: NOASSERTION is denied\n");
+            EXPECT_STR(err.text, "set, source web: CC-BY-NC-4.0 is denied");
+            err = (struct err)ERR_INIT;
+            EXPECT_OK(licence_judge_parts(&open, v, "set", NULL, &err), &err);
+        } else {
+            EXPECT_EQ(lines.n, 0);
+            EXPECT(strstr(err.text, cases[i].says ? cases[i].says : "") == err.text);
+        }
+        json_decref(v);
+        buf_release(&lines);
+    }
+}
+
+RUN(the_parts_of_a_dataset_are_judged, expressions_parse_or_say_why, nesting_and_length_are_bounded,
+    policies_list_single_licences, a_policy_lets_pass_what_it_should)

@@ -747,8 +747,34 @@ TEST(processors_are_those_that_we_may_use)
     EXPECT_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
 }
 
-RUN(descriptors_close_once_and_on_exec, messages_name_the_whole_path,
-    real_failures_are_told_as_they_are, bytes_go_out_and_come_back,
+TEST(closed_standard_streams_are_nobodys_files)
+{
+    struct fixture f = fixture_new();
+    int status;
+    const pid_t child = fork();
+
+    EXPECT(child >= 0);
+    if (child == 0) { /* no EXPECT here: nobody would see it */
+        struct err err = ERR_INIT;
+        int fd = -1;
+        bool good;
+
+        close(STDIN_FILENO);
+        close(STDERR_FILENO);
+        os_hold_stdio();
+        good = os_open(f.dir, "file", O_RDWR | O_CREAT, 0644, &fd, &err) == OK;
+        good = good && fd > STDERR_FILENO && fcntl(STDOUT_FILENO, F_GETFL) >= 0;
+        good = good && write(STDERR_FILENO, "x", 1) == -1 && errno == EBADF;
+        good = good && read(STDIN_FILENO, &status, 1) == -1 && errno == EBADF;
+        _exit(good ? 0 : 1);
+    }
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    fixture_free(&f);
+}
+
+RUN(closed_standard_streams_are_nobodys_files, descriptors_close_once_and_on_exec,
+    messages_name_the_whole_path, real_failures_are_told_as_they_are, bytes_go_out_and_come_back,
     short_reads_and_signals_are_handled, an_injected_write_failure_leaves_half,
     copies_within_and_across_file_systems, a_clone_is_whole_or_not_done,
     names_are_made_moved_and_removed, long_link_targets_are_read_whole, times_and_modes,

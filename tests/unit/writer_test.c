@@ -862,6 +862,30 @@ static void *put_many(void *arg)
     return NULL;
 }
 
+/* It would be believed: the chunk that it needs is there, as soon as the recipe is. */
+TEST(a_recipe_of_itself_is_refused)
+{
+    const char *text = "a chunk";
+    struct recipe_chunk chunk = {.len = 7};
+    struct writer *w = NULL;
+    struct forge f;
+    bool has;
+
+    forge_new(&f);
+    sha256_of(text, 7, &chunk.id);
+    EXPECT_OK(writer_open(f.st, &w, &f.err), &f.err);
+    EXPECT_ERR(writer_put_recipe(w, &chunk.id, 0, 7, &chunk, 1, &f.err), ERR_CHANGED, &f.err);
+    EXPECT(strstr(f.err.text, "recipe of itself"));
+    f.err = (struct err)ERR_INIT;
+    EXPECT_OK(writer_has(w, &chunk.id, &has, &f.err), &f.err); /* the session goes on */
+    EXPECT(!has);
+    EXPECT_OK(writer_put(w, OBJ_BLOB, text, 7, &chunk.id, &f.err), &f.err);
+    EXPECT_OK(writer_commit(w, &f.err), &f.err);
+    writer_release(w);
+    EXPECT_OK(store_check(f.st, &f.err), &f.err);
+    forge_free(&f);
+}
+
 TEST(many_threads_put_at_once)
 {
     enum { THREADS = 4 };
@@ -918,4 +942,5 @@ RUN(small_objects_come_back, equal_objects_are_stored_once, what_is_not_committe
     refs_and_binds_come_with_the_commit, a_reused_object_that_vanishes_refuses_the_commit,
     a_session_commits_in_parts, a_part_that_vanishes_refuses_the_commit,
     many_reused_ids_are_committed_in_parts, a_node_writes_without_an_index,
-    encoded_objects_and_recipes_are_stored_as_given, many_threads_put_at_once)
+    encoded_objects_and_recipes_are_stored_as_given, a_recipe_of_itself_is_refused,
+    many_threads_put_at_once)

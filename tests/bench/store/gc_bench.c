@@ -225,7 +225,7 @@ int main(int argc, char **argv)
         }
         w = wall();
         c = cpu();
-        must(plan_make(&g.plan, &err));
+        must(gc_plan_make(&g.plan, &err));
         line("gc_plan", wall() - w, "s");
         line("gc_plan_cpu", cpu() - c, "s");
         gc_end(&g);

@@ -1,0 +1,484 @@
+/* What stays of a run: its events, the record of each task, the tree under runs/run-N, published refs. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "orchestrator/run_internal.h"
+#include "store/reader.h"
+#include "store/tree.h"
+
+#define LOG_TAIL_LINES 12
+#define LOG_TAIL_BYTES 2048
+#define COMMIT_LAG_NS (INT64_C(50) * 1000 * 1000)
+
+/* ---- events ------------------------------------------------------------------------------------ */
+
+enum err_code run_note(struct run *r, json_t *body, struct err *err)
+{
+    if (!body)
+        return err_set(err, ERR_BUG, "an event of run-%lld has a member that is not UTF-8",
+                       (long long)r->number);
+    if (!ledger_dirty(r->ledger))
+        r->dirty_since_ns = os_monotonic_ns();
+    return ledger_append(r->ledger, r->number, body, err);
+}
+
+enum err_code run_commit(struct run *r, struct err *err)
+{
+    struct ledger_run *row = &r->row;
+
+    if (!ledger_dirty(r->ledger))
+        return OK;
+    row->tasks = (int64_t)r->p->task_count;
+    row->cached = r->report->counts[SCHED_CACHED];
+    row->ran = r->report->counts[SCHED_DONE];
+    row->failed = r->report->counts[SCHED_FAILED];
+    row->skipped = r->report->counts[SCHED_SKIPPED];
+    row->blocked = r->report->counts[SCHED_BLOCKED];
+    ledger_set_run(r->ledger, row);
+    return ledger_commit(r->ledger, err);
+}
+
+static json_t *digest_json(const struct digest *d)
+{
+    char text[DIGEST_TEXT + 1];
+
+    digest_text(d, text);
+    return json_string(text);
+}
+
+static enum err_code file_digest(const struct run *r, struct digest *out, struct err *err)
+{
+    struct buf text = {0};
+    enum err_code rc;
+
+    buf_init(&text, PIPELINE_BYTES_MAX);
+    rc = os_read_file(AT_FDCWD, r->p->file, PIPELINE_BYTES_MAX, &text, err);
+    if (!rc)
+        sha256_of(text.p, text.n, out);
+    buf_release(&text);
+    return rc;
+}
+
+/* What makes a later command the same run: the file's place and bytes, and what was said. */
+enum err_code run_digest_of_options(struct run *r, struct digest *out, struct err *err)
+{
+    char *path = realpath(r->p->file, NULL);
+    struct digest file;
+    struct buf text = {0};
+    json_t *v;
+    enum err_code rc = file_digest(r, &file, err);
+
+    buf_init(&text, CARD_BYTES_MAX);
+    if (!rc) {
+        v = json_pack("{s:s*, s:o, s:O*}", "path", path, "digest", digest_json(&file), "said",
+                      r->o->said);
+        rc =
+            v ? json_canonical(v, &text, err) : OK; /* a path that is not UTF-8: always a new run */
+        json_decref(v);
+    }
+    if (!rc)
+        sha256_of(text.p, text.n, out);
+    buf_release(&text);
+    free(path);
+    return rc;
+}
+
+static enum err_code note_sources(struct run *r, struct err *err)
+{
+    enum err_code rc = OK;
+
+    for (size_t i = 0; !rc && i < r->p->source_count; i++) {
+        const struct source_object *o = source_get(resolver_sources(r->resolver), (int)i);
+        const struct source *s = &r->p->sources[i];
+
+        if (!o || digest_is_zero(&o->digest))
+            continue;
+        rc = run_note(r,
+                      json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:s*}", "event", "run.source",
+                                "source", s->name, "kind", obj_kind_word(o->kind), "digest",
+                                digest_json(&o->digest), "size", (json_int_t)o->size, "entry",
+                                digest_is_zero(&o->entry) ? json_null() : digest_json(&o->entry),
+                                "license", s->license),
+                      err);
+    }
+    return rc;
+}
+
+enum err_code run_note_begin(struct run *r, bool resumed, struct err *err)
+{
+    struct git_state git = {0};
+    struct process_id self;
+    struct digest file;
+    char *path;
+    enum err_code rc;
+
+    process_self(&self);
+    if (resumed)
+        return run_note(r,
+                        json_pack("{s:s, s:I, s:s, s:I}", "event", "run.resume", "pid",
+                                  (json_int_t)self.pid, "boot", self.boot, "start",
+                                  (json_int_t)self.start),
+                        err);
+    rc = file_digest(r, &file, err);
+    if (!rc)
+        rc = git_look(r->p->dir, &git, err);
+    if (!rc && r->p->policy.require_clean_git && (!git.known || git.dirty))
+        rc = err_set(err, ERR_DENIED,
+                     "%s:%d:%d: policy wants a clean git repository, but %s%s; commit, or set "
+                     "policy.require_clean_git to false",
+                     r->p->policy.pos.file, r->p->policy.pos.line, r->p->policy.pos.column,
+                     git.known ? "there are changes: " : "",
+                     git.known ? git.dirty_files[0] : git.why);
+    path = realpath(r->p->file, NULL);
+    if (!rc)
+        rc = run_note(r,
+                      json_pack("{s:s, s:s, s:s, s:o, s:O*, s:o, s:s, s:I, s:I, s:s, s:I}", "event",
+                                "run.begin", "pipeline", r->p->name, "file",
+                                path ? path : r->p->file, "digest", digest_json(&file), "said",
+                                r->o->said, "git", git_json(&git), "weir", WEIR_VERSION, "tasks",
+                                (json_int_t)r->p->task_count, "pid", (json_int_t)self.pid, "boot",
+                                self.boot, "start", (json_int_t)self.start),
+                      err);
+    if (!rc)
+        rc = note_sources(r, err);
+    free(path);
+    git_release(&git);
+    return rc;
+}
+
+/* One event for all that was known when the run began, whatever their number: their results are a tree. */
+enum err_code run_note_cached(struct run *r, struct err *err)
+{
+    int64_t count = 0;
+
+    for (size_t i = 0; i < r->p->task_count; i++) {
+        const bool forced = r->o->forced && r->o->forced[i];
+
+        r->slots[i].was_cached = r->keyed[i] && r->known[i].known && !forced;
+        count += r->slots[i].was_cached;
+    }
+    if (count == 0)
+        return OK;
+    return run_note(r, json_pack("{s:s, s:I}", "event", "run.cached", "count", (json_int_t)count),
+                    err);
+}
+
+/* ---- telling ----------------------------------------------------------------------------------- */
+
+const char *run_log_tail(struct run *r, const struct run_slot *s)
+{
+    struct err ignored = ERR_INIT;
+    struct object *o = NULL;
+    char text[LOG_TAIL_BYTES];
+    int64_t size, from;
+    int lines = 0;
+    size_t at;
+
+    if (digest_is_zero(&s->log.digest) || object_open(r->st, &s->log.digest, &o, &ignored))
+        return NULL;
+    size = object_bytes(o);
+    from = size > LOG_TAIL_BYTES ? size - LOG_TAIL_BYTES : 0;
+    if (size == 0 || object_pread(o, text, (size_t)(size - from), from, &ignored)) {
+        object_close(o);
+        return NULL;
+    }
+    object_close(o);
+    for (at = (size_t)(size - from); at > 0; at--)
+        if (text[at - 1] == '\n' && at < (size_t)(size - from) && ++lines == LOG_TAIL_LINES)
+            break;
+    return arena_strndup(&r->arena, text + at, (size_t)(size - from) - at);
+}
+
+enum err_code run_tell(struct run *r, enum run_event_kind kind, int task, struct err *err)
+{
+    struct run_event e = {.kind = kind, .run = r->number};
+    const struct run_slot *s = task >= 0 ? &r->slots[task] : NULL;
+
+    if (s) {
+        e.task = &r->p->tasks[task];
+        e.state = sched_state_of(r->sched, task);
+        e.attempt = s->attempt;
+        e.reason = s->reason;
+        if (kind == RUN_ENDED) {
+            r->report->counts[e.state]++;
+            e.result = r->known[task].result;
+            if (e.state == SCHED_CACHED && s->was_cached && r->o->quiet_cached)
+                return OK;
+            if (e.state == SCHED_FAILED || kind == RUN_RETRY)
+                e.log_tail = run_log_tail(r, s);
+            if (s->started_ns)
+                e.wall_ms = (os_now_ns() - s->started_ns) / 1000000;
+        }
+    }
+    return r->o->on_event ? r->o->on_event(r->o->arg, &e, err) : OK;
+}
+
+/* ---- the tree of a run ------------------------------------------------------------------------- */
+
+static enum err_code put_tree(struct writer *w, struct tree *t, struct digest *id, int64_t *size,
+                              struct err *err)
+{
+    struct buf text = {0};
+    enum err_code rc;
+
+    buf_init(&text, TREE_BYTES_MAX);
+    rc = tree_encode(t, &text, err);
+    if (!rc)
+        rc = writer_put(w, OBJ_TREE, text.p, text.n, id, err);
+    *size = (int64_t)text.n;
+    buf_release(&text);
+    return rc;
+}
+
+static enum err_code add(struct tree *t, const char *name, enum obj_kind kind,
+                         const struct digest *id, int64_t size, struct err *err)
+{
+    const struct tree_entry e = {.mode = kind == OBJ_TREE ? TREE_DIR : TREE_FILE,
+                                 .name = str_of(name),
+                                 .digest = *id,
+                                 .size = size};
+
+    return tree_add(t, &e, 0, err);
+}
+
+static enum err_code add_blob(struct writer *w, struct tree *t, const char *name,
+                              const struct buf *text, struct err *err)
+{
+    struct digest id;
+    enum err_code rc = writer_put(w, OBJ_BLOB, text->p ? text->p : "", text->n, &id, err);
+
+    return rc ? rc : add(t, name, OBJ_BLOB, &id, (int64_t)text->n, err);
+}
+
+static enum err_code add_tree(struct writer *w, struct tree *t, const char *name,
+                              struct tree *inner, struct err *err)
+{
+    struct digest id;
+    int64_t size;
+    enum err_code rc = put_tree(w, inner, &id, &size, err);
+
+    return rc ? rc : add(t, name, OBJ_TREE, &id, size, err);
+}
+
+static enum err_code add_logs(struct run *r, struct writer *w, struct tree *top, struct err *err)
+{
+    struct tree logs = {0};
+    struct buf name = {0};
+    enum err_code rc = OK;
+
+    tree_init(&logs);
+    buf_init(&name, TREE_NAME_MAX * 3 + 1);
+    for (size_t i = 0; !rc && i < r->p->task_count; i++) {
+        const struct run_slot *s = &r->slots[i];
+        struct tree one = {0};
+
+        if (digest_is_zero(&s->log.digest) && digest_is_zero(&s->events.digest))
+            continue;
+        tree_init(&one);
+        buf_clear(&name);
+        rc = record_name_escape(r->p->tasks[i].name, &name, err);
+        if (!rc && !digest_is_zero(&s->log.digest))
+            rc = add(&one, "log", OBJ_BLOB, &s->log.digest, s->log.size, err);
+        if (!rc && !digest_is_zero(&s->events.digest))
+            rc = add(&one, "events", OBJ_BLOB, &s->events.digest, s->events.size, err);
+        if (!rc)
+            rc = add_tree(w, &logs, name.p, &one, err);
+        tree_release(&one);
+    }
+    if (!rc && logs.count > 0)
+        rc = add_tree(w, top, "logs", &logs, err);
+    tree_release(&logs);
+    buf_release(&name);
+    return rc;
+}
+
+static enum err_code add_sources(struct run *r, struct writer *w, struct tree *top, struct err *err)
+{
+    struct tree entries = {0};
+    enum err_code rc = OK;
+
+    tree_init(&entries);
+    for (size_t i = 0; !rc && i < r->p->source_count; i++) {
+        const struct source_object *o = source_get(resolver_sources(r->resolver), (int)i);
+        int64_t size;
+
+        if (!o || digest_is_zero(&o->entry))
+            continue;
+        rc = object_size(r->st, &o->entry, &size, err);
+        if (!rc)
+            rc = add(&entries, r->p->sources[i].name, OBJ_BLOB, &o->entry, size, err);
+    }
+    if (!rc && entries.count > 0)
+        rc = add_tree(w, top, "sources", &entries, err);
+    tree_release(&entries);
+    return rc;
+}
+
+static enum err_code add_about(struct run *r, struct writer *w, struct tree *top,
+                               enum run_state state, struct err *err)
+{
+    struct buf text = {0};
+    json_t *v =
+        json_pack("{s:s, s:I, s:s, s:s, s:I, s:I, s:I}", "weir", "run/1", "run",
+                  (json_int_t)r->number, "pipeline", r->p->name, "state", run_state_words[state],
+                  "begun_ms", (json_int_t)(r->row.begun_ns / 1000000), "ended_ms",
+                  (json_int_t)(r->row.ended_ns / 1000000), "tasks", (json_int_t)r->p->task_count);
+    enum err_code rc = OK;
+
+    CHECK(v);
+    buf_init(&text, LEDGER_EVENT_MAX);
+    rc = json_canonical(v, &text, err);
+    if (!rc)
+        rc = add_blob(w, top, "run.json", &text, err);
+    json_decref(v);
+    buf_release(&text);
+    return rc;
+}
+
+static enum err_code put_run(struct run *r, struct writer *w, enum run_state state,
+                             struct digest *id, struct err *err)
+{
+    struct tree top = {0};
+    struct buf text = {0};
+    struct digest tasks;
+    int64_t size;
+    enum err_code rc;
+
+    tree_init(&top);
+    buf_init(&text, TREE_BYTES_MAX);
+    rc = resolve_results_tree(r->resolver, w, &tasks, &size, err);
+    if (!rc)
+        rc = add(&top, "tasks", OBJ_TREE, &tasks, size, err);
+    if (!rc)
+        rc = os_read_file(AT_FDCWD, r->p->file, PIPELINE_BYTES_MAX, &text, err);
+    if (!rc)
+        rc = add_blob(w, &top, "pipeline.yaml", &text, err);
+    buf_clear(&text);
+    if (!rc)
+        rc = ledger_export(r->ledger, r->number, &text, err);
+    if (!rc)
+        rc = add_blob(w, &top, "events", &text, err);
+    if (!rc)
+        rc = add_about(r, w, &top, state, err);
+    if (!rc)
+        rc = add_logs(r, w, &top, err);
+    if (!rc)
+        rc = add_sources(r, w, &top, err);
+    if (!rc)
+        rc = put_tree(w, &top, id, &size, err);
+    tree_release(&top);
+    buf_release(&text);
+    return rc;
+}
+
+/* ---- refs -------------------------------------------------------------------------------------- */
+
+static enum err_code publish(struct run *r, struct writer *w, struct err *err)
+{
+    enum err_code rc = OK;
+
+    for (size_t i = 0; !rc && i < r->p->publish_count; i++) {
+        const struct publish *p = &r->p->publishes[i];
+        const struct task_result *t = &r->known[p->task];
+
+        for (size_t k = 0; !rc && t->known && k < t->output_count; k++)
+            if (strcmp(t->outputs[k].name, p->output) == 0)
+                rc = writer_ref(w,
+                                str_of(arena_printf(&r->arena, "%s/%s.%s@%s", r->p->name,
+                                                    r->p->tasks[p->task].name, p->output, p->name)),
+                                t->outputs[k].kind, &t->outputs[k].digest, err);
+    }
+    return rc;
+}
+
+static enum err_code store_tree(struct run *r, enum run_state state, struct digest *top,
+                                struct err *err)
+{
+    struct writer *w = NULL;
+    enum err_code rc = writer_open(r->st, &w, err);
+
+    if (!rc)
+        rc = put_run(r, w, state, top, err);
+    if (!rc)
+        rc = writer_ref(w, str_of(arena_printf(&r->arena, "runs/run-%lld", (long long)r->number)),
+                        OBJ_TREE, top, err);
+    if (!rc && state == RUN_SUCCEEDED && (!r->o->altered || r->o->publish))
+        rc = publish(r, w, err);
+    if (!rc)
+        rc = writer_commit(w, err);
+    writer_release(w);
+    return rc;
+}
+
+/* The tree first, then the event that says so: killed in between, the run goes on, finds everything, and ends again. */
+enum err_code run_keep(struct run *r, enum run_state state, struct err *err)
+{
+    struct digest top;
+    json_t *counts = json_object();
+    enum err_code rc;
+
+    r->row.state = state;
+    r->row.ended_ns = os_now_ns();
+    for (int i = 0; i < SCHED_STATE_COUNT; i++)
+        if (r->report->counts[i])
+            json_object_set_new(counts, sched_state_words[i], json_integer(r->report->counts[i]));
+    rc = run_commit(r, err);
+    if (!rc)
+        rc = store_tree(r, state, &top, err);
+    if (!rc)
+        rc =
+            run_note(r,
+                     json_pack("{s:s, s:s, s:O, s:o}", "event", "run.end", "state",
+                               run_state_words[state], "counts", counts, "tree", digest_json(&top)),
+                     err);
+    if (!rc)
+        rc = run_commit(r, err);
+    json_decref(counts);
+    return rc;
+}
+
+/* ---- leftovers --------------------------------------------------------------------------------- */
+
+static bool is_abandoned(struct run *r, const char *dir, const char *path)
+{
+    struct err ignored = ERR_INIT;
+    struct process_id runner;
+    struct ledger_run row;
+    enum attempt_life life;
+    bool alive = false;
+    long long number = 0;
+
+    if (sscanf(dir, "run-%lld.", &number) == 1) {
+        if (number == r->number)
+            return false;
+        if (ledger_get_run(r->ledger, number, &row, &ignored) == OK && row.state == RUN_RUNNING &&
+            (share_runner(r->ledger, number, &runner, &alive, &ignored) || alive))
+            return false;
+    }
+    return attempt_life(path, &life, &ignored) == OK && life != ATTEMPT_ALIVE;
+}
+
+void run_sweep(struct run *r)
+{
+    struct err ignored = ERR_INIT;
+    struct os_entry *entries = NULL;
+    size_t n = 0;
+    int fd = -1;
+
+    if (os_open_dir(AT_FDCWD, arena_printf(&r->arena, "%s/tasks", r->st->root), &fd, &ignored) ==
+            OK &&
+        os_list(fd, &entries, &n, &ignored) == OK)
+        for (size_t i = 0; i < n; i++) {
+            ignored = (struct err)ERR_INIT;
+            if (is_abandoned(r, entries[i].name,
+                             arena_printf(&r->arena, "%s/tasks/%s", r->st->root, entries[i].name)))
+                if (os_remove_tree(fd, entries[i].name, &ignored))
+                    log_line(LOG_WARN, "%s", ignored.text);
+        }
+    free(entries);
+    os_close_quiet(&fd);
+}
