@@ -16,8 +16,9 @@
 #define EXIT_BAD_CARD 64
 #define EXIT_BAD_DATA 65
 #define EXIT_STOPPED 75
-#define FULL_BYTES (64 << 10) /* with so little left a disk is full, whatever made the program fail */
-#define LOG_LOOK_BYTES 4096   /* of the log's end, for what a program said about its death */
+#define FULL_BYTES                                                                                 \
+    (64 << 10)              /* with so little left a disk is full, whatever made the program fail */
+#define LOG_LOOK_BYTES 4096 /* of the log's end, for what a program said about its death */
 
 /* ---- saying ------------------------------------------------------------------------------------ */
 
@@ -85,8 +86,8 @@ static void tell_of_memory(struct attempt *a)
 
     if (a->ended.signal == SIGKILL && !a->ended.killed_after_grace && !a->ended.killed_on_request)
         add_reason(a, "; it was not weir: perhaps the kernel ran out of memory");
-    if (limit <= 0 || (peak < limit / 10 * 8 &&
-                       !log_says(a, words, sizeof(words) / sizeof(words[0]))))
+    if (limit <= 0 ||
+        (peak < limit / 10 * 8 && !log_says(a, words, sizeof(words) / sizeof(words[0]))))
         return;
     str_from_bytes(peak, used);
     str_from_bytes(limit, allowed);
@@ -104,8 +105,7 @@ static void judge_failure(struct attempt *a)
         attempt_say(a, ATTEMPT_FAILED, "could not start %s: %s", a->program,
                     strerror(s->start_errno));
     else if (s->signal)
-        attempt_say(a, ATTEMPT_FAILED, "killed by signal %d (%s)", s->signal,
-                    strsignal(s->signal));
+        attempt_say(a, ATTEMPT_FAILED, "killed by signal %d (%s)", s->signal, strsignal(s->signal));
     else if (s->exit_status == EXIT_BAD_CARD)
         attempt_say(a, ATTEMPT_FAILED,
                     "exit status 64: its card or a parameter is wrong; see the log");
@@ -210,13 +210,13 @@ static enum err_code run(struct attempt *a, const struct attempt_control *contro
 {
     const struct attempt_card *c = &a->card;
     const struct supervise_hooks *theirs = control->hooks;
-    const struct supervise_hooks ours = {
-        .ctx = a,
-        .started = on_started,
-        .event = on_event,
-        .control = theirs ? theirs->control : -1,
-        .on_control = theirs && theirs->on_control ? on_control : NULL,
-        .tick = on_tick};
+    const struct supervise_hooks ours = {.ctx = a,
+                                         .started = on_started,
+                                         .event = on_event,
+                                         .control = theirs ? theirs->control : -1,
+                                         .on_control =
+                                             theirs && theirs->on_control ? on_control : NULL,
+                                         .tick = on_tick};
     const size_t count = c->argv ? json_array_size(c->argv) : 3;
     const char **argv = arena_array(&a->arena, count + 1, sizeof(*argv));
     const struct supervise_options o = {

@@ -39,7 +39,7 @@ struct store;
 struct tree;
 struct attempt;
 struct attempt_control {
-    int signals;                        /* as supervise_options.signals */
+    int signals;                         /* as supervise_options.signals */
     const struct supervise_hooks *hooks; /* event is not asked; may be NULL */
 };
 /* st: open for writing or as a node; NULL: the card's store is opened. */

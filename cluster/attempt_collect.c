@@ -38,11 +38,23 @@ static enum err_code add_entry(struct tree *t, const char *name, enum obj_kind k
     return tree_add(t, &e, 0, err);
 }
 
+/* Below that size adopting is copying, and removing the file on top of it: it goes with its folder. */
+static bool is_small(struct attempt *a, size_t i)
+{
+    struct err ignored = ERR_INIT;
+    struct stat st;
+
+    return !os_stat_at(a->dir, arena_printf(&a->arena, "out/%s", a->card.outputs[i]), &st,
+                       &ignored) &&
+           S_ISREG(st.st_mode) && st.st_size < LOOSE_MIN_BYTES;
+}
+
 /* Output trees, then the tree of outputs, then the result tree that also holds the action. */
 static enum err_code put_result(struct attempt *a, struct writer *w, struct err *err)
 {
     struct result_card *r = &a->result;
-    const struct ingest_options adopt = {.how = INGEST_ADOPT, .no_memo = true};
+    const struct ingest_options adopt = {.how = INGEST_ADOPT, .no_memo = true},
+                                copy = {.how = INGEST_COPY, .no_memo = true};
     struct tree outs = {0}, result = {0};
     struct digest outs_id, key;
     struct buf canonical = {0};
@@ -56,8 +68,8 @@ static enum err_code put_result(struct attempt *a, struct writer *w, struct err 
     for (size_t i = 0; !rc && a->card.outputs[i]; i++) {
         struct ingest_result got;
 
-        rc = ingest_path(w, a->dir, arena_printf(&a->arena, "out/%s", a->card.outputs[i]), &adopt,
-                         &got, err);
+        rc = ingest_path(w, a->dir, arena_printf(&a->arena, "out/%s", a->card.outputs[i]),
+                         is_small(a, i) ? &copy : &adopt, &got, err);
         if (rc)
             break;
         r->outputs[r->output_count++] = (struct card_object){
@@ -95,14 +107,18 @@ static bool outputs_exist(struct attempt *a)
     for (size_t i = 0; a->card.outputs[i]; i++) {
         struct stat st;
         struct err err = ERR_INIT;
+        const enum err_code rc =
+            os_stat_at(a->dir, arena_printf(&a->arena, "out/%s", a->card.outputs[i]), &st, &err);
 
-        if (os_stat_at(a->dir, arena_printf(&a->arena, "out/%s", a->card.outputs[i]), &st, &err)) {
+        if (rc == ERR_NOT_FOUND)
             attempt_say(
                 a, ATTEMPT_FAILED,
                 "exit status 0, but output '%s' is not there; the program has to create out/%s",
                 a->card.outputs[i], a->card.outputs[i]);
+        else if (rc)
+            attempt_lost(a, &err);
+        if (rc)
             return false;
-        }
     }
     return true;
 }
@@ -112,8 +128,8 @@ static bool inputs_unchanged(struct attempt *a)
 {
     for (size_t i = 0; a->linked && i < a->card.input_count; i++) {
         struct err err = ERR_INIT;
-        const enum err_code rc = materialise_audit(a->store, a->card.inputs[i].kind,
-                                                   &a->card.inputs[i].digest, &err);
+        const enum err_code rc =
+            materialise_audit(a->store, a->card.inputs[i].kind, &a->card.inputs[i].digest, &err);
 
         if (rc == ERR_DAMAGED)
             attempt_say(a, ATTEMPT_FAILED, "it changed its input '%s': %.300s",

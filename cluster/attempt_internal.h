@@ -20,7 +20,7 @@
 
 struct attempt {
     const char *path; /* absolute task folder, without links */
-    int dir; /* holds the lock */
+    int dir;          /* holds the lock */
     struct attempt_card card;
     struct store *store;
     bool own_store;

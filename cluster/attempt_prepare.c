@@ -14,8 +14,7 @@
 static enum err_code make_folders(struct attempt *a, struct err *err)
 {
     static const char *const names[] = {"out", "work", "ckpt", "tmp"};
-    static const char *const old[] = {"in", "resume", "images", "program",
-                                      RUNLOG, CAPTURE_EVENTS};
+    static const char *const old[] = {"in", "resume", "images", "program", RUNLOG, CAPTURE_EVENTS};
     enum err_code rc = OK;
 
     /* left by an attempt in this folder that was killed */
@@ -183,10 +182,10 @@ static enum err_code write_task_card(struct attempt *a, struct err *err)
         json_object_set_new(outputs, c->outputs[i], json_sprintf("out/%s", c->outputs[i]));
     root = json_pack("{s:i, s:s, s:O, s:o, s:o, s:s?, s:s, s:I, s:I, s:s, s:I, s:I, s:I}",
                      "contract", 1, "task", c->task, "params", c->params, "inputs", inputs,
-                     "outputs", outputs, "resume", a->resume, "checkpoints", "ckpt", "checkpoint_every_s",
-                     (json_int_t)c->checkpoint_every_s, "grace_s", (json_int_t)c->grace_s, "device",
-                     c->device, "cpus", (json_int_t)c->cpus, "gpus", (json_int_t)c->gpus, "ranks",
-                     (json_int_t)c->ranks);
+                     "outputs", outputs, "resume", a->resume, "checkpoints", "ckpt",
+                     "checkpoint_every_s", (json_int_t)c->checkpoint_every_s, "grace_s",
+                     (json_int_t)c->grace_s, "device", c->device, "cpus", (json_int_t)c->cpus,
+                     "gpus", (json_int_t)c->gpus, "ranks", (json_int_t)c->ranks);
     CHECK(root);
     buf_init(&text, CARD_BYTES_MAX);
     rc = json_canonical(root, &text, err);

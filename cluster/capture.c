@@ -171,7 +171,7 @@ static enum event_kind kind_of(const json_t *v)
     if (strcmp(event, "checkpoint") == 0)
         return EVENT_CHECKPOINT;
     return strcmp(event, "image") == 0 && (!caption || json_is_string(caption)) ? EVENT_IMAGE
-                                                                               : EVENT_NONE;
+                                                                                : EVENT_NONE;
 }
 
 static enum err_code write_event(struct capture *c, const char *line, size_t n, struct err *err)

@@ -22,7 +22,8 @@
 #include "store/writer.h"
 
 #define CAPTURE_EVENTS "events.jsonl"
-#define CAPTURE_EVENTS_MAX ((int64_t)64 << 20) /* more than that goes to the log, which is bounded */
+#define CAPTURE_EVENTS_MAX                                                                         \
+    ((int64_t)64 << 20) /* more than that goes to the log, which is bounded */
 #define CAPTURE_IMAGES_MAX 1000
 #define CAPTURE_IMAGE_BYTES_MAX ((int64_t)64 << 20)
 #define CAPTURE_STEP_MAX ((int64_t)1 << 53)

@@ -58,7 +58,7 @@ static enum err_code read_objects(const json_t *card, const char *key, const cha
     *out = mem_zero(json_array_size(list) + 1, sizeof(**out));
     for (size_t i = 0; !rc && i < json_array_size(list); i++)
         rc = card_object_of(json_array_get(list, i), name_key, "attempt.json", &(*out)[(*count)++],
-                         err);
+                            err);
     return rc;
 }
 
@@ -211,8 +211,8 @@ static enum err_code read_program(struct attempt_card *c, struct err *err)
         return OK;
     rc = card_object_of(v, "path", what, &o, err);
     if (!rc && (o.kind != OBJ_BLOB || o.name[0] != '/' || !c->argv))
-        rc = err_set(err, ERR_INPUT,
-                     "%s: must be a blob with an absolute path, and go with argv", what);
+        rc = err_set(err, ERR_INPUT, "%s: must be a blob with an absolute path, and go with argv",
+                     what);
     if (!rc)
         rc = any_i64(v, "ino", 0, &c->program.ino, err);
     if (!rc)

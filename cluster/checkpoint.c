@@ -138,7 +138,8 @@ static enum err_code take_once(struct store *st, const char *ref, int64_t keep, 
     size_t count = 0;
     enum err_code rc = checkpoint_list(st, ref, &list, &count, err);
 
-    if (rc == ERR_NOT_FOUND || rc == ERR_DAMAGED) { /* the new one is worth more than the old ones */
+    if (rc == ERR_NOT_FOUND ||
+        rc == ERR_DAMAGED) { /* the new one is worth more than the old ones */
         *err = (struct err)ERR_INIT;
         count = 0;
         rc = OK;

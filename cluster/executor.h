@@ -22,7 +22,7 @@ enum executor_event_kind {
     EXEC_STARTED, /* the program runs (pid) */
     EXEC_ENDED,   /* result.json is there: card */
     EXEC_LOST,    /* its supervisor is gone without a result: reason */
-    EXEC_EXITED   /* only with tell_exits: the program has ended, EXEC_ENDED or EXEC_LOST follows when the result is durable; what it
+    EXEC_EXITED /* only with tell_exits: the program has ended, EXEC_ENDED or EXEC_LOST follows when the result is durable; what it
                    * occupied is free, and another attempt that is started now shares the commit */
 };
 struct executor_event {

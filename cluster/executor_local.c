@@ -33,12 +33,13 @@ struct resident {
     pid_t pid; /* 0: none */
     int in, out;
     struct buf answers; /* a partial line */
-    size_t given;       /* attempts that it has been given and not ended */
+    size_t running;     /* attempts that it has been given and that have not exited */
 };
 struct job {
     struct job *next;
     uint64_t id;
     char *dir;
+    bool exited;
     struct resident *by;       /* NULL: adopted */
     enum supervise_ask wanted; /* of an adopted one whose supervisor is not known yet */
 };
@@ -51,6 +52,7 @@ struct local {
     char *exec_path, *store;
     struct resident *residents;
     int slots;
+    bool tell_exits;
     struct job *jobs;
     size_t adopted;
     int64_t looked_ns; /* at adopted ones */
@@ -94,7 +96,7 @@ static void forget(struct local *l, struct job **at)
 
     *at = j->next;
     if (j->by)
-        j->by->given--;
+        j->by->running -= !j->exited;
     else
         l->adopted--;
     free(j->dir);
@@ -153,6 +155,10 @@ static void answer(struct local *l, const char *line, size_t n)
     }
     if (strcmp(event, "started") == 0) {
         post(l, EXEC_STARTED, (*at)->id)->pid = json_integer_value(json_object_get(v, "pid"));
+    } else if (strcmp(event, "exited") == 0) {
+        (*at)->exited = true;
+        (*at)->by->running--;
+        post(l, EXEC_EXITED, (*at)->id);
     } else if (strcmp(event, "ended") == 0) {
         if (result_card_of(json_incref(json_object_get(v, "result")), &card, &err)) {
             post_lost(l, at, err.text);
@@ -231,13 +237,22 @@ static enum err_code spawn(struct local *l, int in, int out, int log, pid_t *pid
     return sys ? err_sys(err, sys, "start %s", l->exec_path) : OK;
 }
 
+/* One line, whole or not at all: they are far shorter than a socket's buffer. */
+static bool tell(const struct resident *r, const char *verb, const char *dir)
+{
+    char line[SERVE_LINE_MAX];
+    const int n = snprintf(line, sizeof(line), "%s%s\n", verb, dir);
+
+    return n > 0 && (size_t)n < sizeof(line) &&
+           send(r->in, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n;
+}
+
 static enum err_code hire(struct local *l, struct resident *r, struct err *err)
 {
     int requests[2] = {-1, -1}, answers[2] = {-1, -1}, log = -1, store = -1;
     enum err_code rc = OK;
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, requests) ||
-        pipe2(answers, O_CLOEXEC))
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, requests) || pipe2(answers, O_CLOEXEC))
         rc = err_sys(err, errno, "make pipes for %s", l->exec_path);
     if (!rc)
         rc = os_open_dir(AT_FDCWD, l->store, &store, err);
@@ -252,6 +267,8 @@ static enum err_code hire(struct local *l, struct resident *r, struct err *err)
         (void)fcntl(r->in, F_SETFL, O_NONBLOCK);
         (void)fcntl(r->out, F_SETFL, O_NONBLOCK);
         buf_init(&r->answers, (size_t)2 * CARD_BYTES_MAX);
+        if (l->tell_exits)
+            (void)tell(r, "", "exits"); /* should this fail, so will the next one */
     } else {
         r->pid = 0;
     }
@@ -264,16 +281,6 @@ static enum err_code hire(struct local *l, struct resident *r, struct err *err)
     return rc;
 }
 
-/* One line, whole or not at all: they are far shorter than a socket's buffer. */
-static bool tell(const struct resident *r, const char *verb, const char *dir)
-{
-    char line[SERVE_LINE_MAX];
-    const int n = snprintf(line, sizeof(line), "%s%s\n", verb, dir);
-
-    return n > 0 && (size_t)n < sizeof(line) &&
-           send(r->in, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n;
-}
-
 /* The one with the least to do; an idle one before a new one. */
 static struct resident *pick(struct local *l)
 {
@@ -284,16 +291,16 @@ static struct resident *pick(struct local *l)
 
         if (r->pid == 0)
             empty = empty ? empty : r;
-        else if (!best || r->given < best->given)
+        else if (!best || r->running < best->running)
             best = r;
     }
-    return best && (best->given == 0 || !empty) ? best : empty;
+    return best && (best->running == 0 || !empty) ? best : empty;
 }
 
 static void read_answers(struct local *l, struct resident *r)
 {
     char bytes[1 << 14];
-    ssize_t n;
+    ssize_t n = -1;
 
     while (r->pid && ((n = read(r->out, bytes, sizeof(bytes))) > 0 || (n < 0 && errno == EINTR))) {
         size_t from = 0;
@@ -326,7 +333,7 @@ static struct job *add_job(struct local *l, uint64_t id, const char *dir, struct
     j->next = l->jobs;
     l->jobs = j;
     if (by)
-        by->given++;
+        by->running++;
     else
         l->adopted++;
     return j;
@@ -533,6 +540,7 @@ enum err_code executor_local(const struct executor_local_options *o, struct exec
     l->exec_path = mem_strdup(o->exec_path);
     l->store = mem_strdup(o->store);
     l->slots = o->slots;
+    l->tell_exits = o->tell_exits;
     l->residents = mem_zero((size_t)o->slots, sizeof(*l->residents));
     for (int i = 0; i < o->slots; i++)
         l->residents[i].in = l->residents[i].out = -1;

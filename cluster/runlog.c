@@ -11,8 +11,7 @@
 void runlog_init(struct runlog *l, int task_dir, int64_t max)
 {
     CHECK(max >= 2);
-    *l = (struct runlog){
-        .dir = task_dir, .fd = -1, .head_max = max / 2, .tail_max = max - max / 2};
+    *l = (struct runlog){.dir = task_dir, .fd = -1, .head_max = max / 2, .tail_max = max - max / 2};
 }
 
 enum err_code runlog_make(struct runlog *l, struct err *err)

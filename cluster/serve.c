@@ -282,9 +282,8 @@ static enum err_code loop(struct serve *s, struct err *err)
             wait_for_next(s);
             read_requests(s);
         }
-        if (s->grouped > 0 &&
-            (s->queued == 0 || s->grouped == SERVE_GROUP_MAX ||
-             os_monotonic_ns() - s->group_ns >= SERVE_COMMIT_NS))
+        if (s->grouped > 0 && (s->queued == 0 || s->grouped == SERVE_GROUP_MAX ||
+                               os_monotonic_ns() - s->group_ns >= SERVE_COMMIT_NS))
             commit_group(s);
         if (s->queued == 0) {
             struct pollfd fds[] = {{s->in, POLLIN, 0}, {s->signals, POLLIN, 0}};

@@ -129,10 +129,11 @@ static pid_t start_apart(struct start *s)
 static pid_t start_child(struct start *s)
 {
 #if defined(WEIR_ARENA_DEBUG)
-    return start_apart(s);
+    const bool share = false;
 #else
-    return s->o->read_only ? start_apart(s) : start_sharing(s);
+    const bool share = s->o->read_only == NULL;
 #endif
+    return share ? start_sharing(s) : start_apart(s);
 }
 
 static void close_pair(int p[2])

@@ -9,12 +9,14 @@
 #include "cluster/attempt.h"
 #include "cluster/serve.h"
 
-static const char usage[] =
-    "usage: weir-exec TASKDIR\n"
-    "       weir-exec --serve STORE\n"
-    "Runs the attempt that TASKDIR/attempt.json describes and leaves TASKDIR/result.json; with --serve,\n"
-    "those whose directories are read from standard input, one a line, telling about them on standard\n"
-    "output.  Started by weir; the exit status is 0 when a result card was written, whatever it says.\n";
+static const char usage[] = "usage: weir-exec TASKDIR\n"
+                            "       weir-exec --serve STORE\n"
+                            "Runs the attempt that TASKDIR/attempt.json describes and leaves "
+                            "TASKDIR/result.json; with --serve,\n"
+                            "those whose directories are read from standard input, one a line, "
+                            "telling about them on standard\n"
+                            "output.  Started by weir; the exit status is 0 when a result card was "
+                            "written, whatever it says.\n";
 
 static enum err_code run(int argc, char **argv, struct err *err)
 {
@@ -25,7 +27,7 @@ static enum err_code run(int argc, char **argv, struct err *err)
     /* No terminal may end or stop us; a process group leader, who cannot do this, has a session or a job already. */
     (void)setsid();
     (void)signal(SIGHUP, SIG_IGN);
-    if (argc == 3) /* nothing of ours needs a working directory, and it may be unmounted */
+    if (argc == 3)
         return serve(argv[2], STDIN_FILENO, STDOUT_FILENO, err);
     rc = attempt_run(argv[1], &result, err);
     return rc;

@@ -1,19 +1,19 @@
-#include "orchestrator/lineage.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "orchestrator/lineage_internal.h"
 #include "orchestrator/record.h"
+#include "orchestrator/source_internal.h"
 #include "store/action.h"
 #include "store/reader.h"
 #include "store/tree.h"
 
 #define EVENTS_BYTES_MAX ((int64_t)1 << 30)
 #define RECORD_BYTES_MAX (16 << 20)
-#define DEPTH_MAX 100000
 
-static struct lineage_node *add_node(struct lineage *g, enum lineage_kind kind, const char *name)
+struct lineage_node *lineage_add_node(struct lineage *g, enum lineage_kind kind, const char *name)
 {
     if (g->count == g->room) {
         g->room = g->room ? 2 * g->room : 64;
@@ -71,6 +71,23 @@ static enum err_code digest_of(const json_t *v, const char *key, struct digest *
     return text ? digest_parse(text, strlen(text), out, err) : OK;
 }
 
+/* Licences of single files; the source's own counts for those that the records file does not list. */
+static enum err_code take_records(struct lineage *g, const json_t *record, const json_t **out,
+                                  struct err *err)
+{
+    struct digest records;
+    json_t *parts = NULL;
+    enum err_code rc = digest_of(record, "records", &records, err);
+
+    if (rc || digest_is_zero(&records))
+        return rc;
+    rc = source_records_sum(g->st, NULL, &records, "records file of a source", &parts, err);
+    if (!rc)
+        json_array_append_new(g->keep, parts);
+    *out = parts;
+    return rc;
+}
+
 static enum err_code take_source(struct lineage *g, const json_t *v, struct err *err)
 {
     struct lineage_node *n;
@@ -81,7 +98,7 @@ static enum err_code take_source(struct lineage *g, const json_t *v, struct err 
 
     if (!name || lineage_find(g, name) >= 0)
         return OK;
-    n = add_node(g, LINEAGE_SOURCE, name);
+    n = lineage_add_node(g, LINEAGE_SOURCE, name);
     rc = digest_of(v, "digest", &n->digest, err);
     n->license = member(g, v, "license");
     if (!rc)
@@ -95,6 +112,7 @@ static enum err_code take_source(struct lineage *g, const json_t *v, struct err 
         n->url = member(g, record, "url");
         if (!n->license)
             n->license = member(g, record, "license");
+        rc = take_records(g, record, &n->parts, err);
     }
     return rc;
 }
@@ -145,19 +163,42 @@ static enum err_code take_outputs(struct lineage *g, struct lineage_node *n,
     return rc;
 }
 
+/* Back from record_name_escape. */
+static const char *plain_name(struct lineage *g, struct str name)
+{
+    char *out = arena_strndup(&g->arena, name.p, name.n);
+    size_t n = 0;
+
+    for (size_t i = 0; i < name.n; i++) {
+        const bool escaped = name.n - i >= 3 && name.p[i] == '%';
+
+        if (escaped && memcmp(name.p + i, "%2F", 3) == 0)
+            out[n++] = '/';
+        else
+            out[n++] = name.p[i];
+        if (escaped && (memcmp(name.p + i, "%2F", 3) == 0 || memcmp(name.p + i, "%25", 3) == 0))
+            i += 2;
+    }
+    out[n] = '\0';
+    return out;
+}
+
 static enum err_code take_task(struct lineage *g, const struct tree_entry *e, struct err *err)
 {
     struct tree result = {0};
-    struct lineage_node *n = add_node(g, LINEAGE_TASK, e->name.p);
+    struct lineage_node *n = lineage_add_node(g, LINEAGE_TASK, "");
     const struct tree_entry *action, *out;
     enum err_code rc = read_tree(g, &e->digest, "result of a task", &result, err);
 
+    n->name = plain_name(g, e->name);
     n->digest = e->digest;
     action = rc ? NULL : tree_find(&result, STR("action.json"));
     out = rc ? NULL : tree_find(&result, STR("out"));
     if (!rc && (!action || !out))
         rc =
             err_set(err, ERR_DAMAGED, "the result of %s has no action.json or no outputs", n->name);
+    if (!rc)
+        n->key = action->digest;
     if (!rc)
         rc = read_json(g, &action->digest, "action", &n->action, err);
     if (!rc)
@@ -174,127 +215,6 @@ static enum err_code take_tasks(struct lineage *g, const struct digest *id, stru
     for (size_t i = 0; !rc && i < t.count; i++)
         rc = take_task(g, &t.entries[i], err);
     tree_release(&t);
-    return rc;
-}
-
-/* ---- edges ------------------------------------------------------------------------------------- */
-
-struct place { /* who made a digest */
-    struct digest digest;
-    int node;
-    const char *output;
-};
-struct places {
-    struct place *list; /* sorted by digest; of equal ones the first in order of nodes counts */
-    size_t count;
-};
-
-static int by_digest(const void *a, const void *b)
-{
-    const struct place *x = a, *y = b;
-    const int c = memcmp(x->digest.b, y->digest.b, sizeof(x->digest.b));
-
-    return c ? c : (x->node > y->node) - (x->node < y->node);
-}
-
-static struct places all_places(const struct lineage *g)
-{
-    struct places p = {0};
-    size_t n = 1;
-
-    for (size_t i = 0; i < g->count; i++)
-        n += 1 + g->nodes[i].output_count;
-    p.list = mem_zero(n, sizeof(*p.list));
-    for (size_t i = 0; i < g->count; i++) {
-        const struct lineage_node *node = &g->nodes[i];
-
-        if (node->kind == LINEAGE_SOURCE)
-            p.list[p.count++] = (struct place){node->digest, (int)i, NULL};
-        for (size_t k = 0; k < node->output_count; k++)
-            p.list[p.count++] =
-                (struct place){node->outputs[k].digest, (int)i, node->outputs[k].name};
-    }
-    qsort(p.list, p.count, sizeof(*p.list), by_digest);
-    return p;
-}
-
-static const struct place *find_place(const struct places *p, const struct digest *d)
-{
-    size_t low = 0, high = p->count;
-
-    while (low < high) {
-        const size_t mid = low + (high - low) / 2;
-
-        if (memcmp(p->list[mid].digest.b, d->b, sizeof(d->b)) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < p->count && digest_eq(&p->list[low].digest, d) ? &p->list[low] : NULL;
-}
-
-static int foreign(struct lineage *g, const struct digest *d)
-{
-    char text[DIGEST_TEXT + 1];
-
-    for (size_t i = 0; i < g->count; i++)
-        if (g->nodes[i].kind == LINEAGE_FOREIGN && digest_eq(&g->nodes[i].digest, d))
-            return (int)i;
-    digest_text(d, text);
-    add_node(g, LINEAGE_FOREIGN, text)->digest = *d;
-    return (int)g->count - 1;
-}
-
-static enum err_code add_edge(struct lineage *g, int node, const struct places *p,
-                              const char *input, const json_t *v, size_t room, struct err *err)
-{
-    const struct place *from;
-    struct lineage_edge e = {.input = arena_strdup(&g->arena, input)};
-    enum err_code rc = digest_of(v, "digest", &e.digest, err);
-
-    if (rc)
-        return rc;
-    from = find_place(p, &e.digest);
-    e.from = from ? from->node : foreign(g, &e.digest);
-    e.output = from ? from->output : NULL;
-    if (!g->nodes[node].inputs)
-        g->nodes[node].inputs = arena_array(&g->arena, room, sizeof(e));
-    g->nodes[node].inputs[g->nodes[node].input_count++] = e;
-    return OK;
-}
-
-static enum err_code add_edges(struct lineage *g, int node, const struct places *p, struct err *err)
-{
-    const json_t *inputs = json_object_get(g->nodes[node].action, "inputs");
-    size_t room = 1, i, k;
-    json_t *in, *entry;
-    enum err_code rc = OK;
-
-    json_array_foreach((json_t *)(uintptr_t)inputs, i, in) room +=
-        1 + json_array_size(json_object_get(in, "entries"));
-    json_array_foreach((json_t *)(uintptr_t)inputs, i, in)
-    {
-        const char *name = json_string_value(json_object_get(in, "name"));
-        const json_t *entries = json_object_get(in, "entries");
-
-        if (!json_is_array(entries))
-            rc = rc ? rc : add_edge(g, node, p, name ? name : "", in, room, err);
-        json_array_foreach((json_t *)(uintptr_t)entries, k, entry) rc =
-            rc ? rc : add_edge(g, node, p, name ? name : "", entry, room, err);
-    }
-    return rc;
-}
-
-static enum err_code connect_all(struct lineage *g, struct err *err)
-{
-    struct places p = all_places(g);
-    const size_t tasks = g->count; /* foreign nodes are added behind */
-    enum err_code rc = OK;
-
-    for (size_t i = 0; !rc && i < tasks; i++)
-        if (g->nodes[i].kind == LINEAGE_TASK)
-            rc = add_edges(g, (int)i, &p, err);
-    free(p.list);
     return rc;
 }
 
@@ -326,7 +246,7 @@ static enum err_code load(struct lineage *g, struct err *err)
     if (!rc)
         rc = take_tasks(g, &tasks->digest, err);
     if (!rc)
-        rc = connect_all(g, err);
+        rc = lineage_connect(g, err);
     tree_release(&top);
     return rc;
 }
@@ -353,6 +273,7 @@ void lineage_free(struct lineage *g)
 {
     if (!g)
         return;
+    lineage_free(g->next);
     json_decref(g->begin);
     json_decref(g->keep);
     free(g->nodes);
@@ -360,15 +281,42 @@ void lineage_free(struct lineage *g)
     free(g);
 }
 
+/* A source may be called as a task is: the task is meant then. */
 int lineage_find(const struct lineage *g, const char *what)
 {
     const bool source = strncmp(what, "sources.", 8) == 0;
+    const char *name = source ? what + 8 : what;
+
+    for (int kind = source ? 1 : 0; kind < 2; kind++)
+        for (size_t i = 0; i < g->count; i++)
+            if ((g->nodes[i].kind == LINEAGE_SOURCE) == (kind == 1) &&
+                strcmp(g->nodes[i].name, name) == 0)
+                return (int)i;
+    return -1;
+}
+
+enum err_code lineage_unknown(const struct lineage *g, const char *what, struct err *err)
+{
+    const bool source = strncmp(what, "sources.", 8) == 0;
+    const char **names = mem_zero(g->count + 1, sizeof(*names)), *near;
+    size_t n = 0;
 
     for (size_t i = 0; i < g->count; i++)
-        if (strcmp(g->nodes[i].name, source ? what + 8 : what) == 0 &&
-            (!source || g->nodes[i].kind == LINEAGE_SOURCE))
-            return (int)i;
-    return -1;
+        if (g->nodes[i].kind != LINEAGE_FOREIGN && (g->nodes[i].kind == LINEAGE_SOURCE || !source))
+            names[n++] = g->nodes[i].name;
+    near = str_nearest(source ? what + 8 : what, names, n);
+    for (size_t i = 0; i < n && !near; i++) /* STAGE for STAGE[key=value] */
+        if (strncmp(names[i], what, strlen(what)) == 0 && names[i][strlen(what)] == '[')
+            near = names[i];
+    if (near)
+        (void)err_set(err, ERR_NOT_FOUND, "run-%lld has no result of '%s'; did you mean '%s%s'?",
+                      (long long)g->run, what, source ? "sources." : "", near);
+    else
+        (void)err_set(err, ERR_NOT_FOUND,
+                      "run-%lld has no result of '%s'; weir show run-%lld lists what it has",
+                      (long long)g->run, what, (long long)g->run);
+    free(names);
+    return ERR_NOT_FOUND;
 }
 
 int lineage_find_digest(const struct lineage *g, const struct digest *d, const char **output)
@@ -388,7 +336,7 @@ int lineage_find_digest(const struct lineage *g, const struct digest *d, const c
 
 /* ---- directions -------------------------------------------------------------------------------- */
 
-/* An action names only digests that existed before it, so there are no cycles; a list instead of recursion, since chains may be long. */
+/* Edges have no cycles (lineage_connect.c); a list instead of recursion, since chains may be long. */
 void lineage_up(struct lineage *g, int node)
 {
     int *todo = mem_zero(g->count + 1, sizeof(*todo));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/card.h"
 #include "orchestrator/licence.h"
 #include "orchestrator/lineage.h"
 #include "store/reader.h"
@@ -109,16 +110,30 @@ static enum err_code fold_inputs(struct lineage *g, int node, struct expressions
     return rc;
 }
 
+/* What was declared, what single files say, and what another run knows of an artifact: all of it counts. */
+static enum err_code fold_leaf(struct lineage *g, int node, struct expressions *e, struct err *err)
+{
+    const struct lineage_node *n = &g->nodes[node];
+
+    if (n->license || n->input_count == 0)
+        add_expression(e, n->license ? n->license : "NOASSERTION");
+    for (size_t i = 0; i < json_array_size(n->parts); i++) {
+        const char *spdx =
+            json_string_value(json_object_get(json_array_get(n->parts, i), "expression"));
+
+        add_expression(e, spdx ? spdx : "NOASSERTION");
+    }
+    return fold_inputs(g, node, e, err);
+}
+
 static enum err_code fold(struct lineage *g, int node, const char *output, struct expressions *e,
                           struct err *err)
 {
     struct lineage_node *n = &g->nodes[node];
     enum err_code rc = OK;
 
-    if (n->kind != LINEAGE_TASK) {
-        add_expression(e, n->license ? n->license : "NOASSERTION");
-        return OK;
-    }
+    if (n->kind != LINEAGE_TASK)
+        return fold_leaf(g, node, e, err);
     for (size_t i = 0; !rc && i < n->output_count; i++) {
         struct lineage_output *o = &n->outputs[i];
         struct expressions mine = {0};
@@ -190,6 +205,31 @@ enum err_code lineage_license(struct lineage *g, int node, const char *output, c
     return rc;
 }
 
+static bool refused(const char *spdx, const char *const *deny, const char *const *allow_only)
+{
+    return !licence_passes(spdx ? spdx : "NOASSERTION", deny, allow_only, NULL);
+}
+
+const char *lineage_blame(struct lineage *g, int node, const char *const *deny,
+                          const char *const *allow_only)
+{
+    lineage_up(g, node);
+    for (size_t i = 0; i < g->count; i++) {
+        const struct lineage_node *n = &g->nodes[i];
+
+        if (!n->marked || n->kind == LINEAGE_TASK)
+            continue;
+        if ((n->license || n->input_count == 0) && refused(n->license, deny, allow_only))
+            return n->name;
+        for (size_t k = 0; k < json_array_size(n->parts); k++)
+            if (refused(
+                    json_string_value(json_object_get(json_array_get(n->parts, k), "expression")),
+                    deny, allow_only))
+                return n->name;
+    }
+    return NULL;
+}
+
 /* ---- text -------------------------------------------------------------------------------------- */
 
 static void describe_action(const json_t *action, struct buf *out)
@@ -213,6 +253,24 @@ static void describe_action(const json_t *action, struct buf *out)
     }
 }
 
+/* For terminals: no control bytes. */
+static void put_text(const char *s, struct buf *out)
+{
+    json_name_escape(out, s, strlen(s));
+}
+
+/* "sources.NAME", also of another run: "run-3:sources.NAME" */
+static void put_name(const struct lineage_node *n, struct buf *out)
+{
+    const char *colon = strncmp(n->name, "run-", 4) == 0 ? strchr(n->name, ':') : NULL;
+    const size_t run = colon ? (size_t)(colon + 1 - n->name) : 0;
+
+    buf_add(out, n->name, run);
+    if (n->kind == LINEAGE_SOURCE)
+        buf_str(out, "sources.");
+    put_text(n->name + run, out);
+}
+
 static void describe(struct lineage *g, int node, struct buf *out)
 {
     const struct lineage_node *n = &g->nodes[node];
@@ -221,18 +279,32 @@ static void describe(struct lineage *g, int node, struct buf *out)
     digest_text(&n->digest, text);
     switch (n->kind) {
     case LINEAGE_SOURCE:
-        buf_printf(out, "sources.%s  %.19s  %s", n->name, text, n->license ? n->license : "-");
-        if (n->attribution)
-            buf_printf(out, "  by %s", n->attribution);
-        if (n->url)
-            buf_printf(out, "  <%s>", n->url);
+        put_name(n, out);
+        buf_printf(out, "  %.19s  %s", text, n->license ? n->license : "-");
+        for (size_t i = 0; i < json_array_size(n->parts); i++) {
+            const json_t *part = json_array_get(n->parts, i);
+
+            buf_printf(out, ", %lld files %s",
+                       (long long)json_integer_value(json_object_get(part, "pictures")),
+                       json_string_value(json_object_get(part, "expression")));
+        }
+        if (n->attribution) {
+            buf_str(out, "  by ");
+            put_text(n->attribution, out);
+        }
+        if (n->url) {
+            buf_str(out, "  <");
+            put_text(n->url, out);
+            buf_char(out, '>');
+        }
         break;
     case LINEAGE_TASK:
-        buf_str(out, n->name);
+        put_name(n, out);
         describe_action(n->action, out);
         break;
     case LINEAGE_FOREIGN:
-        buf_printf(out, "%.19s  not made in this run", text);
+        buf_printf(out, "%.19s  %s", text,
+                   n->input_count ? "from another run" : "not made in a run that is kept");
         break;
     }
 }
@@ -258,7 +330,8 @@ static void walk(struct walk *w, int node, const char *label, int depth)
     if (label)
         buf_printf(w->out, "%s: ", label);
     if (w->seen[node]) {
-        buf_printf(w->out, "%s (above)\n", n->name);
+        put_name(n, w->out);
+        buf_str(w->out, "  (above)\n");
         return;
     }
     w->seen[node] = true;
@@ -302,10 +375,22 @@ static json_t *digest_json(const struct digest *d)
     return json_string(text);
 }
 
+static json_t *name_json(const struct lineage_node *n)
+{
+    struct buf text = {0};
+    json_t *v;
+
+    buf_init(&text, 1 << 16);
+    put_name(n, &text);
+    v = json_stringn(text.p ? text.p : "", text.n);
+    buf_release(&text);
+    return v;
+}
+
 static json_t *node_json(const struct lineage_node *n)
 {
     static const char *const kinds[] = {"task", "source", "foreign"};
-    json_t *v = json_pack("{s:s, s:s, s:o}", "kind", kinds[n->kind], "name", n->name, "digest",
+    json_t *v = json_pack("{s:s, s:o, s:o}", "kind", kinds[n->kind], "name", name_json(n), "digest",
                           digest_json(&n->digest)),
            *list;
 
@@ -316,15 +401,49 @@ static json_t *node_json(const struct lineage_node *n)
         json_object_set(v, "entry", (json_t *)(uintptr_t)n->entry);
     if (n->license)
         json_object_set_new(v, "license", json_string(n->license));
+    if (n->parts)
+        json_object_set(v, "licenses", (json_t *)(uintptr_t)n->parts);
+    if (n->attribution)
+        json_object_set_new(v, "attribution", json_string(n->attribution));
+    if (n->url)
+        json_object_set_new(v, "url", json_string(n->url));
     if (n->kind != LINEAGE_TASK)
         return v;
+    json_object_set_new(v, "key", digest_json(&n->key));
     list = json_array();
     for (size_t i = 0; i < n->output_count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:o, s:I}", "name", n->outputs[i].name,
-                                              "digest", digest_json(&n->outputs[i].digest), "size",
-                                              (json_int_t)n->outputs[i].size));
+        json_array_append_new(
+            list, json_pack("{s:s, s:o, s:s, s:I, s:s*}", "name", n->outputs[i].name, "digest",
+                            digest_json(&n->outputs[i].digest), "kind",
+                            obj_kind_word(n->outputs[i].object), "size",
+                            (json_int_t)n->outputs[i].size, "license", n->outputs[i].license));
     json_object_set_new(v, "outputs", list);
     return v;
+}
+
+static json_t *edge_json(const struct lineage *g, const struct lineage_node *to,
+                         const struct lineage_edge *e)
+{
+    return json_pack("{s:o, s:o, s:s, s:s*, s:o}", "from", name_json(&g->nodes[e->from]), "to",
+                     name_json(to), "input", e->input, "output", e->output, "digest",
+                     digest_json(&e->digest));
+}
+
+/* What is asked about: the whole result of a task, or one of its outputs. */
+static void add_subject(const struct lineage_node *n, const char *output, json_t *v)
+{
+    const struct digest *d = &n->digest;
+    const char *kind = n->kind == LINEAGE_TASK ? "result" : NULL;
+
+    for (size_t i = 0; output && i < n->output_count; i++)
+        if (strcmp(n->outputs[i].name, output) == 0) {
+            d = &n->outputs[i].digest;
+            kind = obj_kind_word(n->outputs[i].object);
+            json_object_set_new(v, "size", json_integer(n->outputs[i].size));
+        }
+    json_object_set_new(v, "digest", digest_json(d));
+    if (kind)
+        json_object_set_new(v, "kind", json_string(kind));
 }
 
 enum err_code lineage_json(struct lineage *g, int node, const char *output, json_t **out,
@@ -342,47 +461,51 @@ enum err_code lineage_json(struct lineage *g, int node, const char *output, json
         json_array_append_new(nodes, node_json(n));
         for (size_t k = 0; k < n->input_count; k++)
             if (g->nodes[n->inputs[k].from].marked)
-                json_array_append_new(edges, json_pack("{s:s, s:s, s:s, s:s*, s:o}", "from",
-                                                       g->nodes[n->inputs[k].from].name, "to",
-                                                       n->name, "input", n->inputs[k].input,
-                                                       "output", n->inputs[k].output, "digest",
-                                                       digest_json(&n->inputs[k].digest)));
+                json_array_append_new(edges, edge_json(g, n, &n->inputs[k]));
     }
     *out = rc ? NULL
-              : json_pack("{s:s, s:s, s:s*, s:s, s:I, s:O*, s:O, s:O}", "weir", "lineage/1", "of",
-                          g->nodes[node].name, "output", output, "license", spdx, "run",
+              : json_pack("{s:s, s:o, s:s*, s:s, s:I, s:O*, s:O, s:O}", "weir", "lineage/1", "of",
+                          name_json(&g->nodes[node]), "output", output, "license", spdx, "run",
                           (json_int_t)g->run, "begin", g->begin, "nodes", nodes, "edges", edges);
+    if (*out)
+        add_subject(&g->nodes[node], output, *out);
     json_decref(nodes);
     json_decref(edges);
     return rc;
 }
 
-static void dot_string(struct buf *out, const char *s)
+static void dot_string(struct buf *out, const char *s, size_t n)
 {
     buf_char(out, '"');
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == '"' || s[i] == '\\')
             buf_char(out, '\\');
-        buf_char(out, *s);
+        buf_char(out, s[i]);
     }
     buf_char(out, '"');
 }
 
 void lineage_dot(const struct lineage *g, struct buf *out)
 {
+    struct buf name = {0};
+
+    buf_init(&name, 1 << 16);
     buf_str(out, "digraph lineage {\n  rankdir=TB;\n  node [shape=box];\n");
     for (size_t i = 0; i < g->count; i++)
         if (g->nodes[i].marked) {
             buf_printf(out, "  n%zu [label=", i);
-            dot_string(out, g->nodes[i].name);
+            buf_clear(&name);
+            put_name(&g->nodes[i], &name);
+            dot_string(out, name.p ? name.p : "", name.n);
             buf_str(out, g->nodes[i].kind == LINEAGE_TASK ? "];\n" : ", shape=folder];\n");
         }
     for (size_t i = 0; i < g->count; i++)
         for (size_t k = 0; g->nodes[i].marked && k < g->nodes[i].input_count; k++)
             if (g->nodes[g->nodes[i].inputs[k].from].marked) {
                 buf_printf(out, "  n%d -> n%zu [label=", g->nodes[i].inputs[k].from, i);
-                dot_string(out, g->nodes[i].inputs[k].input);
+                dot_string(out, g->nodes[i].inputs[k].input, strlen(g->nodes[i].inputs[k].input));
                 buf_str(out, "];\n");
             }
     buf_str(out, "}\n");
+    buf_release(&name);
 }

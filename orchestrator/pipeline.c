@@ -109,6 +109,8 @@ static enum err_code read_pipeline(struct loader *l, const char *path, struct bu
     if (rc == ERR_IO && err->sys == EISDIR)
         rc = err_set(err, ERR_INPUT, "%s is a directory; name a pipeline file in it", path);
     if (rc == OK)
+        origin_text(&l->origin, text.p ? text.p : "", text.n);
+    if (rc == OK)
         l->root = load_nodes(l, text.p ? text.p : "", text.n, l->p->file);
     else if (errors)
         buf_printf(errors, "%s\n", err->text);

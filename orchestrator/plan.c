@@ -72,8 +72,9 @@ static enum err_code mean_of(struct ledger *l, const struct pipeline *p, int tas
         *err = (struct err)ERR_INIT;
         return OK;
     }
-    if (!rc && rec.mean_ms > 0)
-        *ms = rec.mean_ms;
+    if (!rc && (rec.mean_ms > 0 || rec.wall_ms > 0 ||
+                (rec.status && strcmp(rec.status, "done") == 0))) /* faster than a millisecond */
+        *ms = rec.mean_ms > 0 ? rec.mean_ms : rec.wall_ms;
     task_record_release(&rec);
     return rc;
 }
@@ -161,8 +162,8 @@ static void find_critical(const struct pipeline *p, struct plan *plan)
 }
 
 enum err_code plan_tasks_make(const struct pipeline *p, const struct selection *s,
-                        const struct task_result *results, const bool *keyed, struct ledger *l,
-                        struct plan *out, struct err *err)
+                              const struct task_result *results, const bool *keyed,
+                              struct ledger *l, struct plan *out, struct err *err)
 {
     enum err_code rc;
 

@@ -42,8 +42,8 @@ struct plan {
 };
 /* results and keyed as resolve_all gives them; s and l may be NULL. */
 MUST_USE enum err_code plan_tasks_make(const struct pipeline *p, const struct selection *s,
-                                 const struct task_result *results, const bool *keyed,
-                                 struct ledger *l, struct plan *out, struct err *err);
+                                       const struct task_result *results, const bool *keyed,
+                                       struct ledger *l, struct plan *out, struct err *err);
 void plan_tasks_release(struct plan *plan); /* fine on zeroed storage */
 
 /* ---- why ---- */

@@ -125,7 +125,7 @@ static const char *path_of(struct diff *d, const char *path, const char *name, b
 static void objects(struct diff *d, const char *path, json_t *a, json_t *b, const char *member,
                     bool entry)
 {
-    const size_t before = json_array_size(d->list);
+    bool same_names = json_array_size(a) == json_array_size(b);
 
     for (size_t i = 0; i < json_array_size(a); i++) {
         json_t *e = json_array_get(a, i);
@@ -133,6 +133,7 @@ static void objects(struct diff *d, const char *path, json_t *a, json_t *b, cons
 
         if (name)
             object(d, path_of(d, path, name, entry), e, element(b, member, name));
+        same_names = same_names && name && element(b, member, name);
     }
     for (size_t i = 0; i < json_array_size(b); i++) {
         json_t *e = json_array_get(b, i);
@@ -141,8 +142,7 @@ static void objects(struct diff *d, const char *path, json_t *a, json_t *b, cons
         if (name && !element(a, member, name))
             object(d, path_of(d, path, name, entry), NULL, e);
     }
-    if (json_array_size(d->list) == before && json_array_size(a) == json_array_size(b) &&
-        !same_order(a, b, member)) {
+    if (same_names && !same_order(a, b, member)) {
         json_t *x = order_of(a, member), *y = order_of(b, member);
 
         add(d, arena_printf(&d->arena, "%s.order", path), x, y);

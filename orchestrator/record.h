@@ -14,6 +14,7 @@
  * The tree of a run, kept by the ref runs/run-N:
  *   {"events": blob of ledger_export, "pipeline.yaml": blob, "run.json": blob (struct ledger_run, options), "tasks": {TASK: result tree},
  *    "logs": {TASK: {"log": blob, "events": blob}}, "sources": {NAME: entry record}}
+ * run.begin has policy {deny, allow_only}, and left_out [TASK] when a selection leaves some out.
  * In names of entries a task's '/' is written %2F and '%' as %25.  run.begin's "tasks" is a number, or the names in declared order.
  *
  * VIEW_TASK, pipeline \0 task -> JSON {"run":41,"attempt":1,"status":"done","key":"..","result":"..","wall_ms":[last, mean],"action":".." when it
@@ -62,6 +63,7 @@ struct run_view {
     json_t *begin;          /* run.begin */
     struct run_task *tasks; /* in declared order as far as events tell */
     size_t task_count;
+    int64_t known;      /* tasks that had a result when the run began */
     struct digest tree; /* of run.end, or of the ref */
     struct arena *arena;
 };
@@ -70,6 +72,9 @@ MUST_USE enum err_code run_number(struct store *st, struct ledger *l, const char
                                   int64_t *run, struct err *err);
 MUST_USE enum err_code run_view_load(struct store *st, struct ledger *l /* NULL: from the tree */,
                                      int64_t run, struct run_view **out, struct err *err);
+/* Key and outputs of a task of the view, of which a run that found it cached tells no more than its result. */
+MUST_USE enum err_code run_view_result(struct run_view *v, const struct run_task *of,
+                                       struct err *err);
 void run_view_free(struct run_view *v);                                           /* NULL is fine */
 const struct run_task *run_view_task(const struct run_view *v, const char *name); /* NULL */
 MUST_USE enum err_code record_name_escape(const char *task, struct buf *out, struct err *err);
@@ -83,6 +88,13 @@ MUST_USE enum err_code run_from_tree(struct store *st, int64_t run, struct ledge
                                      struct buf *events, struct err *err);
 /* A finished run from its tree into the ledger (rebuild, pull).  ERR_EXISTS as ledger_import. */
 MUST_USE enum err_code run_import(struct store *st, struct ledger *l, int64_t run, struct err *err);
+/* All runs, the newest first, at most max: those of the ledger (NULL: none) and those kept here that it does not know.  free(*rows). */
+MUST_USE enum err_code run_rows(struct store *st, struct ledger *l, size_t max,
+                                struct ledger_run **rows, size_t *n, struct err *err);
+/* Every kept run that the ledger lacks (after a pull, a rebuild, or when the ledger was lost) into it; makes a ledger where there is none and
+ * runs are kept.  notes (may be NULL): a line for each that could not be brought back, and why. */
+MUST_USE enum err_code run_import_kept(struct store *st, int64_t *imported, struct buf *notes,
+                                       struct err *err);
 /* "2026-01-02T03:04:05.678Z", as in events. */
 MUST_USE enum err_code record_time_parse(const char *text, int64_t *ns, struct err *err);
 

@@ -18,6 +18,7 @@
 #define STOPPED "stopped"
 #define SKIPPED "skipped"
 #define BLOCKED "blocked"
+#define LEFT_OUT "unselected"
 
 struct fold {
     struct run_view v; /* first: what callers hold */
@@ -139,37 +140,75 @@ static void unescape(const struct tree_entry *e, char *out)
     out[n] = '\0';
 }
 
-/* Tasks that had a result when the run began, from the tree {TASK: result}.  It may have left the store: then they stay as they are. */
-static enum err_code fold_cached(struct fold *f, struct err *err)
+/* Tasks of a tree {TASK: result} of which no event has told: they had a result when the run began.  The tree may have left the store: then
+ * they stay unknown. */
+static enum err_code fold_results(struct fold *f, const struct digest *id, struct err *err)
 {
-    struct digest id = {{0}};
     struct tree tree = {0};
     struct err missing = ERR_INIT;
     struct buf text;
     enum err_code rc;
 
-    digest_field(f, "tree", &id);
-    if (digest_is_zero(&id) || !f->st)
+    if (digest_is_zero(id) || !f->st)
         return OK;
     tree_init(&tree);
     buf_init(&text, TREE_BYTES_MAX);
-    rc = object_read(f->st, &id, TREE_BYTES_MAX, &text, &missing);
+    rc = object_read(f->st, id, TREE_BYTES_MAX, &text, &missing);
     if (rc == ERR_NOT_FOUND)
         rc = OK;
     else if (rc)
         rc = err_set(err, rc, "%s", missing.text);
     else
-        rc = tree_decode(text.p, text.n, -1, "run.cached", &tree, err);
+        rc = tree_decode(text.p, text.n, -1, "results of a run", &tree, err);
     for (size_t i = 0; i < tree.count && !rc; i++) {
         char name[TREE_NAME_MAX + 1];
         struct run_task *t;
 
         unescape(&tree.entries[i], name);
         t = task_of(f, name);
-        t->state = CACHED;
-        t->result = tree.entries[i].digest;
+        if (strcmp(t->state, WAITING) == 0)
+            t->state = CACHED;
+        if (digest_is_zero(&t->result))
+            t->result = tree.entries[i].digest;
     }
     tree_release(&tree);
+    buf_release(&text);
+    return rc;
+}
+
+static enum err_code fold_cached(struct fold *f, struct err *err)
+{
+    struct digest id = {{0}};
+
+    f->v.known = number_of(f, "count");
+    digest_field(f, "tree", &id);
+    return fold_results(f, &id, err);
+}
+
+/* A run that is over: what its tree holds and no event has told of, was cached. */
+static enum err_code fold_rest(struct fold *f, struct err *err)
+{
+    struct tree top = {0};
+    struct err missing = ERR_INIT;
+    const struct tree_entry *tasks = NULL;
+    struct buf text;
+    enum err_code rc;
+
+    if (digest_is_zero(&f->v.tree) || !f->st)
+        return OK;
+    buf_init(&text, TREE_BYTES_MAX);
+    rc = object_read(f->st, &f->v.tree, TREE_BYTES_MAX, &text, &missing);
+    if (rc == ERR_NOT_FOUND)
+        rc = OK; /* removed, but its events are still here */
+    else if (rc)
+        rc = err_set(err, rc, "%s", missing.text);
+    else
+        rc = tree_decode(text.p, text.n, 0, "tree of a run", &top, err);
+    if (!rc)
+        tasks = tree_find(&top, STR("tasks"));
+    if (!rc && tasks && tasks->mode == TREE_DIR)
+        rc = fold_results(f, &tasks->digest, err);
+    tree_release(&top);
     buf_release(&text);
     return rc;
 }
@@ -184,6 +223,10 @@ static void fold_begin(struct fold *f)
     for (size_t i = 0; i < json_array_size(names); i++)
         if (json_is_string(json_array_get(names, i)))
             (void)task_of(f, json_string_value(json_array_get(names, i)));
+    names = json_object_get(f->body, "left_out");
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (json_is_string(json_array_get(names, i)))
+            task_of(f, json_string_value(json_array_get(names, i)))->state = LEFT_OUT;
 }
 
 static void fold_start(struct fold *f, struct run_task *t)
@@ -326,12 +369,78 @@ enum err_code run_view_load(struct store *st, struct ledger *l, int64_t run, str
         run_view_free(&f->v);
         return rc;
     }
+    if (f->v.row.state != RUN_RUNNING)
+        rc = fold_rest(f, err);
+    if (rc) {
+        run_view_free(&f->v);
+        return rc;
+    }
     /* What ran when the run was over, runs no more. */
     for (size_t i = 0; i < f->v.task_count && f->v.row.state != RUN_RUNNING; i++)
         if (strcmp(f->v.tasks[i].state, RUNNING) == 0)
             f->v.tasks[i].state = STOPPED;
     *out = &f->v;
     return OK;
+}
+
+/* ---- what a result says ---- */
+
+/* {"NAME":{"digest","kind","size"}}, as task.end tells outputs. */
+static enum err_code outputs_of(struct fold *f, const struct digest *id, struct run_task *t,
+                                struct err *err)
+{
+    struct tree out = {0};
+    struct buf text;
+    json_t *list = json_object();
+    enum err_code rc;
+
+    buf_init(&text, TREE_BYTES_MAX);
+    rc = object_read(f->st, id, TREE_BYTES_MAX, &text, err);
+    if (!rc)
+        rc = tree_decode(text.p, text.n, -1, "outputs of a result", &out, err);
+    for (size_t i = 0; !rc && i < out.count; i++) {
+        const struct tree_entry *e = &out.entries[i];
+        char hex[DIGEST_TEXT + 1];
+
+        digest_text(&e->digest, hex);
+        json_object_setn_new(list, e->name.p, e->name.n,
+                             json_pack("{s:s, s:s, s:I}", "digest", hex, "kind",
+                                       e->mode == TREE_DIR ? "tree" : "blob", "size",
+                                       (json_int_t)e->size));
+    }
+    if (!rc)
+        t->outputs = hold(f, list);
+    json_decref(list);
+    tree_release(&out);
+    buf_release(&text);
+    return rc;
+}
+
+enum err_code run_view_result(struct run_view *v, const struct run_task *of, struct err *err)
+{
+    struct fold *f = (struct fold *)v;
+    struct run_task *t = &v->tasks[of - v->tasks];
+    const struct tree_entry *action, *out;
+    struct err missing = ERR_INIT;
+    struct tree result = {0};
+    struct buf text;
+    enum err_code rc;
+
+    if (digest_is_zero(&t->result) || (t->outputs && !digest_is_zero(&t->key)) || !f->st)
+        return OK;
+    buf_init(&text, TREE_BYTES_MAX);
+    rc = object_read(f->st, &t->result, TREE_BYTES_MAX, &text, &missing);
+    if (!rc)
+        rc = tree_decode(text.p, text.n, 0, "result of a task", &result, &missing);
+    action = rc ? NULL : tree_find(&result, STR("action.json"));
+    out = rc ? NULL : tree_find(&result, STR("out"));
+    if (action)
+        t->key = action->digest; /* an action's key is the id of its text */
+    if (out && out->mode == TREE_DIR && !t->outputs)
+        rc = outputs_of(f, &out->digest, t, &missing);
+    tree_release(&result);
+    buf_release(&text);
+    return rc && rc != ERR_NOT_FOUND ? err_set(err, rc, "%s", missing.text) : OK;
 }
 
 void run_view_free(struct run_view *v)

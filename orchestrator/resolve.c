@@ -192,21 +192,6 @@ void resolver_free(struct resolver *r)
     free(r);
 }
 
-const struct sources *resolver_sources(const struct resolver *r)
-{
-    return r->sources;
-}
-
-struct programs *resolver_programs(struct resolver *r)
-{
-    return r->programs;
-}
-
-uint64_t resolver_epoch(const struct resolver *r)
-{
-    return r->epoch;
-}
-
 const struct task_result *resolve_get(const struct resolver *r, int task)
 {
     return &r->tasks[task].result;

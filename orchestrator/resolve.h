@@ -30,7 +30,7 @@ struct
 struct resolver_options {
     const char *const *inputs; /* NULL-terminated "TASK.INPUT=WHAT" */
     bool no_memo;
-    bool ledger_read; /* the ledger was opened with LEDGER_READ: nothing is remembered there */
+    bool ledger_read;   /* the ledger was opened with LEDGER_READ: nothing is remembered there */
     const bool *wanted; /* per task; NULL: all.  Sources that no wanted task needs are not read */
     struct source_options source;
 };

@@ -14,7 +14,7 @@ static uint64_t bytes_of(const struct memo_head *h)
 {
     return sizeof(*h) + h->stages * sizeof(struct digest) +
            h->sources * sizeof(struct memo_source) + h->tasks * sizeof(struct memo_task) +
-           h->outputs * sizeof(struct memo_output) + sizeof(uint32_t);
+           h->outputs * sizeof(struct memo_output);
 }
 
 static bool rows_fit(const struct memo *m)

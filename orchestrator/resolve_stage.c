@@ -169,3 +169,20 @@ enum err_code resolve_ready(struct resolver *r, int task, struct writer *w, stru
     out->inputs = inputs;
     return OK;
 }
+
+/* ---- what callers share with the resolver ---- */
+
+const struct sources *resolver_sources(const struct resolver *r)
+{
+    return r->sources;
+}
+
+struct programs *resolver_programs(struct resolver *r)
+{
+    return r->programs;
+}
+
+uint64_t resolver_epoch(const struct resolver *r)
+{
+    return r->epoch;
+}

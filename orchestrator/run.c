@@ -6,15 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/os.h"
 #include "orchestrator/run_internal.h"
-#include "orchestrator/sched_replay.h"
+#include "store/idset.h"
 
 #define POLL_MAX_MS 500 /* requests of other processes are looked for this often */
 #define COMMIT_LAG_MS 20
 #define RUNS_LOOKED_AT 200
+#define SHARED_RECHECK_MS 100
+#define ENTER_TRIES 10
+#define SLOTS_MAX 1024 /* residents */
 
 /* ---- which run --------------------------------------------------------------------------------- */
 
@@ -140,11 +144,12 @@ static void machine(const struct run *r, struct share_limits *out)
     out->gpus = c->gpus;
 }
 
-static void make_sched(struct run *r)
+static struct sched *make_sched(struct run *r, bool keep_going)
 {
     struct sched_task *tasks = mem_zero(r->p->task_count + 1, sizeof(*tasks));
     struct share_limits m;
-    struct sched_options o = {.jobs = r->o->jobs, .keep_going = r->o->keep_going};
+    struct sched_options o = {.jobs = r->o->jobs, .keep_going = keep_going};
+    struct sched *out;
 
     machine(r, &m);
     o.cpus = m.cpus;
@@ -152,93 +157,24 @@ static void make_sched(struct run *r)
     o.gpus = m.gpus;
     for (size_t i = 0; i < r->p->task_count; i++)
         describe_task(r, (int)i, &tasks[i]);
-    r->sched = sched_new(tasks, r->p->task_count, &o);
+    out = sched_new(tasks, r->p->task_count, &o);
     free(tasks);
-}
-
-/* ---- going on ---------------------------------------------------------------------------------- */
-
-/* Of the events of an earlier process only tries count, and attempts that may still be alive: what came out is asked from the store, and a task
- * that had failed for good is tried anew, since somebody has typed the command again. */
-struct history {
-    struct run *r;
-    struct sched_event *events; /* in order */
-    const char **dirs;          /* of starts */
-    size_t count, room;
-    bool *over; /* per task: its last end was final */
-};
-
-static int find_task(void *arg, const char *name)
-{
-    return pipeline_find_task(arg, name);
-}
-
-static enum err_code read_event(void *arg, int64_t seq, const json_t *body, struct err *err)
-{
-    struct history *h = arg;
-    const char *dir = json_string_value(json_object_get(body, "dir"));
-    struct sched_event e;
-
-    (void)seq;
-    (void)err;
-    if (!sched_event_of(body, find_task, (void *)(uintptr_t)h->r->p, &e) || e.task < 0)
-        return OK;
-    if (e.kind != EV_STARTED && e.kind != EV_ENDED)
-        return OK;
-    if (h->count == h->room) {
-        h->room = h->room ? 2 * h->room : 64;
-        h->events = mem_grow(h->events, h->room, sizeof(*h->events));
-        h->dirs = mem_grow(h->dirs, h->room, sizeof(*h->dirs));
-    }
-    h->dirs[h->count] = dir ? arena_strdup(&h->r->arena, dir) : NULL;
-    h->events[h->count++] = e;
-    if (e.kind == EV_STARTED)
-        h->r->slots[e.task].attempt = e.attempt;
-    h->over[e.task] = e.kind == EV_ENDED && (e.end == END_DONE || e.end == END_FATAL);
-    return OK;
-}
-
-static enum err_code go_on(struct run *r, struct err *err)
-{
-    struct history h = {.r = r};
-    enum err_code rc;
-
-    h.over = mem_zero(r->p->task_count + 1, sizeof(*h.over));
-    rc = ledger_replay(r->ledger, r->number, 0, read_event, &h, err);
-    for (size_t i = 0; !rc && i < h.count; i++) {
-        struct sched_event *e = &h.events[i];
-        const bool last = e->kind == EV_STARTED && e->attempt == r->slots[e->task].attempt;
-
-        if (h.over[e->task] || r->known[e->task].known)
-            continue;
-        sched_post(r->sched, e);
-        if (last && sched_state_of(r->sched, e->task) == SCHED_RUNNING) {
-            bool ended = false;
-
-            for (size_t k = i + 1; k < h.count; k++)
-                ended = ended || (h.events[k].task == e->task && h.events[k].kind == EV_ENDED);
-            if (!ended && h.dirs[i]) {
-                r->slots[e->task].key = r->known[e->task].key;
-                rc = run_adopt(r, e->task, e->attempt, h.dirs[i], err);
-            }
-        }
-    }
-    free(h.events);
-    free(h.dirs);
-    free(h.over);
-    return rc;
+    return out;
 }
 
 /* ---- the loop ---------------------------------------------------------------------------------- */
 
 static enum err_code stop_all(struct run *r, const char *reason, struct err *err)
 {
-    if (++r->stops > 1) {
-        r->report->detached = true;
+    enum err_code rc;
+
+    if (r->stopping)
         return OK;
-    }
+    r->stopping = true;
     run_post(r, EV_STOP, -1);
-    return run_note(r, json_pack("{s:s, s:s}", "event", "run.stop", "reason", reason), err);
+    run_drop_pending(r);
+    rc = run_note(r, json_pack("{s:s, s:s}", "event", "run.stop", "reason", reason), err);
+    return rc ? rc : run_release_claims(r, err);
 }
 
 static enum err_code take_signals(struct run *r, struct err *err)
@@ -246,9 +182,28 @@ static enum err_code take_signals(struct run *r, struct err *err)
     struct signalfd_siginfo info;
     enum err_code rc = OK;
 
-    while (!rc && read(r->signals, &info, sizeof(info)) == (ssize_t)sizeof(info))
+    while (!rc && read(r->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        r->report->detached = r->report->detached || r->stopping;
         rc = stop_all(r, info.ssi_signo == SIGINT ? "Ctrl-C" : "SIGTERM", err);
+    }
     return rc;
+}
+
+static enum err_code cancel(struct run *r, const char *name, struct err *err)
+{
+    const int task = *name ? pipeline_find_task(r->p, name) : -1;
+    enum err_code rc;
+
+    r->cancelled = r->cancelled || !*name;
+    rc = run_note(r, json_pack("{s:s, s:s*}", "event", "run.cancel", "task", *name ? name : NULL),
+                  err);
+    if (rc || (*name && task < 0))
+        return rc;
+    if (task >= 0)
+        r->slots[task].cancelled = true;
+    run_post(r, EV_CANCEL, task);
+    run_drop_pending(r);
+    return run_release_claims(r, err);
 }
 
 static enum err_code take_requests(struct run *r, struct err *err)
@@ -259,18 +214,9 @@ static enum err_code take_requests(struct run *r, struct err *err)
 
     while (!rc && got) {
         rc = ledger_take_request(r->ledger, r->number, &q, &got, err);
-        if (rc || !got)
-            break;
-        if (q.ask == LEDGER_ASK_STOP) {
-            rc = stop_all(r, "weir cancel --stop", err);
-            continue;
-        }
-        r->cancelled = r->cancelled || !q.task[0];
-        rc = run_note(
-            r, json_pack("{s:s, s:s*}", "event", "run.cancel", "task", q.task[0] ? q.task : NULL),
-            err);
-        if (!q.task[0] || pipeline_find_task(r->p, q.task) >= 0)
-            run_post(r, EV_CANCEL, q.task[0] ? pipeline_find_task(r->p, q.task) : -1);
+        if (!rc && got)
+            rc = q.ask == LEDGER_ASK_STOP ? stop_all(r, "weir cancel --stop", err)
+                                          : cancel(r, q.task, err);
     }
     return rc;
 }
@@ -279,21 +225,34 @@ static enum err_code tick(struct run *r, struct err *err)
 {
     struct run_event e = {.kind = RUN_TICK, .run = r->number, .counts = r->report->counts};
     struct run_running *list;
-    size_t n = 0;
     enum err_code rc;
 
     if (!r->o->tick_ms || !r->o->on_event)
         return OK;
-    list = mem_zero((size_t)r->running + 1, sizeof(*list));
-    for (size_t i = 0; i < r->p->task_count && n < (size_t)r->running; i++)
-        if (r->slots[i].dir)
-            list[n++] = (struct run_running){&r->p->tasks[i], r->slots[i].attempt, r->slots[i].dir,
-                                             r->slots[i].started_ns};
+    list = mem_zero(r->live_count + 1, sizeof(*list));
+    for (size_t i = 0; i < r->live_count; i++) {
+        const struct run_attempt *a = r->live[i];
+
+        list[i] = (struct run_running){&r->p->tasks[a->task], r->slots[a->task].attempt, a->dir,
+                                       a->started_ns};
+    }
     e.running = list;
-    e.running_count = n;
+    e.running_count = r->live_count;
     rc = r->o->on_event(r->o->arg, &e, err);
     free(list);
     return rc;
+}
+
+/* What other processes ask, and the view, also while something happens all the time. */
+static enum err_code look_around(struct run *r, int64_t every_ms, struct err *err)
+{
+    enum err_code rc;
+
+    if (run_now_ms() - r->recheck_ms < every_ms)
+        return OK;
+    r->recheck_ms = run_now_ms();
+    rc = take_requests(r, err);
+    return rc ? rc : tick(r, err);
 }
 
 /* Sleeps until something happens; before that, what was noted becomes durable. */
@@ -320,29 +279,31 @@ static enum err_code wait_for(struct run *r, int64_t until_ms, struct err *err)
     if (!rc && ledger_dirty(r->ledger) &&
         (!got || os_monotonic_ns() - r->dirty_since_ns > INT64_C(1000000) * COMMIT_LAG_MS))
         rc = run_commit(r, err);
-    if (!rc && !got && run_now_ms() - r->recheck_ms >= longest) {
-        r->recheck_ms = run_now_ms();
-        rc = take_requests(r, err);
-        if (!rc)
-            rc = tick(r, err);
-    }
-    return rc;
+    return rc ? rc : look_around(r, longest, err);
 }
 
 /* Shared tasks are looked at again whenever the loop comes round, at most ten times a second. */
 static void recheck_shared(struct run *r)
 {
-    if (run_now_ms() - r->shared_ms < 100)
+    if (r->shared_count == 0 || run_now_ms() - r->shared_ms < SHARED_RECHECK_MS)
         return;
     r->shared_ms = run_now_ms();
-    if (r->shared_count == 0)
-        return;
     r->shared_count = 0; /* counted again as they are found to be still so */
     for (size_t i = 0; i < r->p->task_count; i++)
-        if (sched_state_of(r->sched, (int)i) == SCHED_SHARED) {
-            r->keyed[i] = false;
+        if (sched_state_of(r->sched, (int)i) == SCHED_SHARED)
             run_post(r, EV_RECHECK, (int)i);
-        }
+}
+
+/* When to look again though nothing happens; -1: never. */
+static int64_t next_ms(const struct run *r, int64_t sched_ms)
+{
+    int64_t until = sched_ms;
+
+    if (r->shared_count > 0 && (until < 0 || r->shared_ms + SHARED_RECHECK_MS < until))
+        until = r->shared_ms + SHARED_RECHECK_MS;
+    if (r->pending_count > 0 && (until < 0 || r->pending_ms < until))
+        until = r->pending_ms;
+    return until;
 }
 
 static enum err_code loop(struct run *r, struct err *err)
@@ -353,6 +314,9 @@ static enum err_code loop(struct run *r, struct err *err)
         struct sched_effect e;
 
         recheck_shared(r);
+        rc = run_start_pending(r, err);
+        if (rc)
+            return rc;
         e = sched_next(r->sched, run_now_ms());
         switch (e.kind) {
         case DO_KEY:
@@ -365,8 +329,7 @@ static enum err_code loop(struct run *r, struct err *err)
             r->executor->ops->stop(r->executor, (uint64_t)e.task, false);
             break;
         case DO_WAIT:
-            rc = wait_for(
-                r, r->shared_count > 0 && e.until_ms < 0 ? run_now_ms() + 100 : e.until_ms, err);
+            rc = wait_for(r, next_ms(r, e.until_ms), err);
             break;
         case DO_FINISH:
             return OK;
@@ -377,6 +340,33 @@ static enum err_code loop(struct run *r, struct err *err)
 
 /* ---- begin and end ----------------------------------------------------------------------------- */
 
+static enum err_code note_skip(struct run *r, int task, struct err *err)
+{
+    struct run_slot *s = &r->slots[task];
+
+    s->reason = r->p->tasks[task].skip_reason;
+    return run_note(r,
+                    json_pack("{s:s, s:s, s:s*}", "event", "task.skip", "task",
+                              r->p->tasks[task].name, "reason", s->reason),
+                    err);
+}
+
+static enum err_code note_block(struct run *r, int task, struct err *err)
+{
+    struct run_slot *s = &r->slots[task];
+    const int by = sched_blocker_of(r->sched, task);
+    const char *name = by >= 0 ? r->p->tasks[by].name : "an earlier failure";
+
+    s->reason = by >= 0 && sched_state_of(r->sched, by) == SCHED_UNSELECTED
+                    ? arena_printf(&r->arena, "%s is left out and has no result yet", name)
+                    : name;
+    return run_note(r,
+                    json_pack("{s:s, s:s, s:s}", "event", "task.block", "task",
+                              r->p->tasks[task].name, "by", name),
+                    err);
+}
+
+/* The ends that come from other things than the task itself. */
 static enum err_code tell_rest(struct run *r, struct err *err)
 {
     enum err_code rc = OK;
@@ -384,27 +374,42 @@ static enum err_code tell_rest(struct run *r, struct err *err)
     for (size_t i = 0; !rc && i < r->p->task_count; i++) {
         const enum sched_state s = sched_state_of(r->sched, (int)i);
 
-        if (s != SCHED_SKIPPED && s != SCHED_BLOCKED && s != SCHED_UNSELECTED && s != SCHED_STOPPED)
+        if (r->slots[i].told)
             continue;
-        if (s == SCHED_SKIPPED) {
-            r->slots[i].reason = r->p->tasks[i].skip_reason;
-            rc = run_note(r,
-                          json_pack("{s:s, s:s, s:s*}", "event", "task.skip", "task",
-                                    r->p->tasks[i].name, "reason", r->slots[i].reason),
-                          err);
-        } else if (s == SCHED_BLOCKED) {
-            const int by = sched_blocker_of(r->sched, (int)i);
-
-            r->slots[i].reason = by >= 0 ? r->p->tasks[by].name : "an earlier failure";
-            rc = run_note(r,
-                          json_pack("{s:s, s:s, s:s}", "event", "task.block", "task",
-                                    r->p->tasks[i].name, "by", r->slots[i].reason),
-                          err);
-        }
+        if (s == SCHED_SKIPPED)
+            rc = note_skip(r, (int)i, err);
+        else if (s == SCHED_BLOCKED)
+            rc = note_block(r, (int)i, err);
+        else if (s == SCHED_FAILED)
+            r->slots[i].reason = "cancelled";
         if (!rc)
             rc = run_tell(r, RUN_ENDED, (int)i, err);
     }
     return rc;
+}
+
+static enum err_code say_end(struct run *r, enum run_state state, struct err *err)
+{
+    const int64_t *n = r->report->counts;
+
+    if (state == RUN_CANCELLED)
+        return err_set(err, ERR_TASK, "run-%lld was cancelled; %lld of its %zu tasks have a result",
+                       (long long)r->number, (long long)(n[SCHED_DONE] + n[SCHED_CACHED]),
+                       r->p->task_count);
+    if (r->denied)
+        return err_set(err, ERR_DENIED,
+                       "run-%lld: %lld of %zu tasks failed, policy or rights are "
+                       "against it: see above",
+                       (long long)r->number, (long long)n[SCHED_FAILED], r->p->task_count);
+    if (state == RUN_FAILED && n[SCHED_FAILED] == 0)
+        return err_set(err, ERR_TASK,
+                       "run-%lld: %lld of %zu tasks need one that is left out and "
+                       "has no result; select that one too",
+                       (long long)r->number, (long long)n[SCHED_BLOCKED], r->p->task_count);
+    return state == RUN_FAILED
+               ? err_set(err, ERR_TASK, "run-%lld: %lld of %zu tasks failed", (long long)r->number,
+                         (long long)n[SCHED_FAILED], r->p->task_count)
+               : OK;
 }
 
 static enum err_code finish(struct run *r, struct err *err)
@@ -415,7 +420,9 @@ static enum err_code finish(struct run *r, struct err *err)
 
     if (rc)
         return rc;
-    if (r->stops && n[SCHED_FAILED] == 0) {
+    /* What is STOPPED by a failure does not go on, what is by a request does. */
+    if (r->stopping && !r->cancelled && n[SCHED_STOPPED] > 0 &&
+        (r->o->keep_going || n[SCHED_FAILED] == 0)) {
         r->row.state = RUN_STOPPED;
         rc = run_commit(r, err);
         return rc ? rc
@@ -428,52 +435,104 @@ static enum err_code finish(struct run *r, struct err *err)
     rc = run_keep(r, state, err);
     if (!rc)
         rc = resolver_save(r->resolver, err);
-    if (!rc && state != RUN_SUCCEEDED)
-        rc = err_set(err, ERR_TASK, "run-%lld: %lld of %zu tasks failed", (long long)r->number,
-                     (long long)n[SCHED_FAILED], r->p->task_count);
+    return rc ? rc : say_end(r, state, err);
+}
+
+/* Its number; and this process as the one that runs it.  Another one may be quicker to go on with it: then there is a new one. */
+static enum err_code enter_run(struct run *r, const struct share_limits *limits, struct err *err)
+{
+    enum err_code rc = ERR_AGAIN;
+
+    for (int i = 0; rc == ERR_AGAIN && i < ENTER_TRIES; i++) {
+        *err = (struct err)ERR_INIT;
+        r->report->resumed = false;
+        rc = begin(r, err);
+        if (!rc)
+            rc = share_join(r->ledger, r->number, limits, &r->share, err);
+    }
     return rc;
+}
+
+static enum err_code open_executor(struct run *r, const struct share_limits *limits,
+                                   struct err *err)
+{
+    struct executor_local_options local = {.store = r->st->root};
+    const int64_t slots = r->o->jobs > 0 ? r->o->jobs : limits->cpus;
+
+    if (r->o->executor)
+        return OK;
+    local.slots = (int)(slots < SLOTS_MAX ? slots : SLOTS_MAX);
+    local.exec_path =
+        arena_printf(&r->arena, "%s/weir-exec", programs_dir(resolver_programs(r->resolver)));
+    return executor_local(&local, &r->executor, err);
 }
 
 static enum err_code open_all(struct run *r, struct err *err)
 {
     const struct resolver_options o = {
-        .inputs = r->o->inputs, .wanted = NULL, .source = {.offline = r->o->offline}};
+        .inputs = r->o->inputs, .wanted = r->o->wanted, .source = {.offline = r->o->offline}};
     struct share_limits limits;
-    struct executor_local_options local = {.store = r->st->root};
     enum err_code rc = ledger_open(r->st->root, LEDGER_WRITE, &r->ledger, err);
 
+    machine(r, &limits);
     if (!rc)
         rc = resolver_new(r->st, r->ledger, r->p, &o, &r->resolver, err);
     if (!rc)
         rc = resolve_all(r->resolver, r->known, r->keyed, err);
     if (!rc)
-        rc = begin(r, err);
-    machine(r, &limits);
+        rc = run_judge_sources(r, err);
     if (!rc)
-        rc = share_join(r->ledger, r->number, &limits, &r->share, err);
-    local.slots = (int)(r->o->jobs > 0 ? r->o->jobs : limits.cpus);
-    if (!rc) {
-        local.exec_path =
-            arena_printf(&r->arena, "%s/weir-exec", programs_dir(resolver_programs(r->resolver)));
-        rc = executor_local(&local, &r->executor, err);
-    }
+        rc = open_executor(r, &limits, err);
+    if (!rc)
+        rc = enter_run(r, &limits, err);
     return rc;
 }
 
-static enum err_code all(struct run *r, struct err *err)
+/* From here on Ctrl-C is a request; before, nothing had begun and it just ends the process. */
+static enum err_code block_signals(struct run *r, sigset_t *mask, sigset_t *before, struct err *err)
 {
-    enum err_code rc = open_all(r, err);
+    (void)sigemptyset(mask);
+    (void)sigaddset(mask, SIGINT);
+    (void)sigaddset(mask, SIGTERM);
+    CHECK(pthread_sigmask(SIG_BLOCK, mask, before) == 0);
+    r->signals = signalfd(-1, mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (r->signals >= 0)
+        return OK;
+    (void)err_sys(err, errno, "make a descriptor for signals");
+    CHECK(pthread_sigmask(SIG_SETMASK, before, NULL) == 0);
+    return err->code;
+}
 
-    if (rc)
-        return rc;
-    make_sched(r);
-    rc = run_note_begin(r, r->report->resumed, err);
+/* What came too late to be a request must not kill whoever called. */
+static void unblock_signals(const sigset_t *mask, const sigset_t *before)
+{
+    const struct timespec now = {0};
+
+    while (sigtimedwait(mask, NULL, &now) > 0)
+        continue;
+    CHECK(pthread_sigmask(SIG_SETMASK, before, NULL) == 0);
+}
+
+static enum err_code begin_or_resume(struct run *r, struct err *err)
+{
+    enum err_code rc = run_note_begin(r, r->report->resumed, err);
+
+    r->sched = make_sched(r, r->o->keep_going);
     if (!rc)
         rc = run_note_cached(r, err);
     if (!rc)
         rc = run_tell(r, RUN_BEGUN, -1, err);
     if (!rc && r->report->resumed)
-        rc = go_on(r, err);
+        rc = run_resume(r, make_sched(r, true), err);
+    if (!rc)
+        run_find_orphans(r);
+    return rc;
+}
+
+static enum err_code work(struct run *r, struct err *err)
+{
+    enum err_code rc = begin_or_resume(r, err);
+
     if (!rc)
         rc = loop(r, err);
     if (!rc && r->report->detached) {
@@ -486,7 +545,7 @@ static enum err_code all(struct run *r, struct err *err)
     }
     if (!rc)
         rc = finish(r, err);
-    if (!rc || rc == ERR_TASK)
+    if (!rc || rc == ERR_TASK || rc == ERR_DENIED)
         run_sweep(r);
     return rc;
 }
@@ -500,7 +559,18 @@ static void close_all(struct run *r)
     resolver_free(r->resolver);
     ledger_close(r->ledger);
     os_close_quiet(&r->signals);
+    for (size_t i = 0; i < r->live_count; i++) {
+        free(r->live[i]->dir);
+        free(r->live[i]);
+    }
+    for (size_t i = 0; i < r->trash_count; i++)
+        free(r->trash[i]);
+    run_free_orphans(r);
+    idset_free(r->at_work);
     arena_release(&r->arena);
+    free(r->live);
+    free(r->pending);
+    free(r->trash);
     free(r->slots);
     free(r->known);
     free(r->keyed);
@@ -509,9 +579,10 @@ static void close_all(struct run *r)
 enum err_code run_pipeline(struct store *st, const struct pipeline *p, const struct run_options *o,
                            struct run_report *out, struct err *err)
 {
-    struct run r = {.st = st, .p = p, .o = o, .report = out, .signals = -1};
+    struct run r = {
+        .st = st, .p = p, .o = o, .report = out, .executor = o->executor, .signals = -1};
     sigset_t mask, before;
-    enum err_code rc = OK;
+    enum err_code rc;
 
     *out = (struct run_report){0};
     arena_init(&r.arena);
@@ -519,19 +590,18 @@ enum err_code run_pipeline(struct store *st, const struct pipeline *p, const str
     r.slots = mem_zero(p->task_count + 1, sizeof(*r.slots));
     r.known = mem_zero(p->task_count + 1, sizeof(*r.known));
     r.keyed = mem_zero(p->task_count + 1, sizeof(*r.keyed));
+    r.at_work = idset_new();
     for (size_t i = 0; i < p->task_count; i++)
         r.slots[i].step = -1;
-    (void)sigemptyset(&mask);
-    (void)sigaddset(&mask, SIGINT);
-    (void)sigaddset(&mask, SIGTERM);
-    CHECK(pthread_sigmask(SIG_BLOCK, &mask, &before) == 0);
-    r.signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (r.signals < 0)
-        rc = err_sys(err, errno, "make a descriptor for signals");
-    if (!rc)
-        rc = all(&r, err);
+    rc = open_all(&r, err);
+    if (!rc) {
+        rc = block_signals(&r, &mask, &before, err);
+        if (!rc)
+            rc = work(&r, err);
+    }
     out->wall_ms = (os_monotonic_ns() - r.begun_ns) / 1000000;
+    if (r.signals >= 0)
+        unblock_signals(&mask, &before);
     close_all(&r);
-    CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
     return rc;
 }

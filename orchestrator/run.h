@@ -22,7 +22,7 @@
 #include "orchestrator/sched.h"
 #include "store/store.h"
 
-struct resolver;
+struct executor;
 struct run_running { /* an attempt in progress, for views */
     const struct task *task;
     int attempt;
@@ -64,6 +64,7 @@ struct run_options {
     bool quiet_cached; /* no RUN_ENDED for what was known at the start */
     run_event_fn on_event;
     void *arg;
+    struct executor *executor; /* where to run, closed at the end; NULL: on this machine */
 };
 struct run_report {
     int64_t run;

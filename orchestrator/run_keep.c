@@ -11,8 +11,6 @@
 #include "store/tree.h"
 
 #define LOG_TAIL_LINES 12
-#define LOG_TAIL_BYTES 2048
-#define COMMIT_LAG_NS (INT64_C(50) * 1000 * 1000)
 
 /* ---- events ------------------------------------------------------------------------------------ */
 
@@ -26,28 +24,52 @@ enum err_code run_note(struct run *r, json_t *body, struct err *err)
     return ledger_append(r->ledger, r->number, body, err);
 }
 
-enum err_code run_commit(struct run *r, struct err *err)
+static void count(struct run *r)
 {
     struct ledger_run *row = &r->row;
 
-    if (!ledger_dirty(r->ledger))
-        return OK;
     row->tasks = (int64_t)r->p->task_count;
     row->cached = r->report->counts[SCHED_CACHED];
     row->ran = r->report->counts[SCHED_DONE];
     row->failed = r->report->counts[SCHED_FAILED];
     row->skipped = r->report->counts[SCHED_SKIPPED];
     row->blocked = r->report->counts[SCHED_BLOCKED];
-    ledger_set_run(r->ledger, row);
-    return ledger_commit(r->ledger, err);
 }
 
-static json_t *digest_json(const struct digest *d)
+/* Folders go when what came out of them is durable: killed before, somebody finds the result card there. */
+static void empty_trash(struct run *r)
 {
-    char text[DIGEST_TEXT + 1];
+    for (size_t i = 0; i < r->trash_count; i++) {
+        struct err err = ERR_INIT;
 
-    digest_text(d, text);
-    return json_string(text);
+        if (os_remove_tree(AT_FDCWD, r->trash[i], &err))
+            log_line(LOG_WARN, "%s", err.text); /* the next run sweeps it */
+        free(r->trash[i]);
+    }
+    r->trash_count = 0;
+}
+
+void run_throw_away(struct run *r, char *dir)
+{
+    if (r->trash_count == r->trash_room) {
+        r->trash_room = r->trash_room ? 2 * r->trash_room : 16;
+        r->trash = mem_grow(r->trash, r->trash_room, sizeof(*r->trash));
+    }
+    r->trash[r->trash_count++] = dir;
+}
+
+enum err_code run_commit(struct run *r, struct err *err)
+{
+    enum err_code rc;
+
+    if (!ledger_dirty(r->ledger))
+        return OK;
+    count(r);
+    ledger_set_run(r->ledger, &r->row);
+    rc = ledger_commit(r->ledger, err);
+    if (!rc)
+        empty_trash(r);
+    return rc;
 }
 
 static enum err_code file_digest(const struct run *r, struct digest *out, struct err *err)
@@ -74,7 +96,7 @@ enum err_code run_digest_of_options(struct run *r, struct digest *out, struct er
 
     buf_init(&text, CARD_BYTES_MAX);
     if (!rc) {
-        v = json_pack("{s:s*, s:o, s:O*}", "path", path, "digest", digest_json(&file), "said",
+        v = json_pack("{s:s*, s:o, s:O*}", "path", path, "digest", run_digest_json(&file), "said",
                       r->o->said);
         rc =
             v ? json_canonical(v, &text, err) : OK; /* a path that is not UTF-8: always a new run */
@@ -100,12 +122,59 @@ static enum err_code note_sources(struct run *r, struct err *err)
         rc = run_note(r,
                       json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:s*}", "event", "run.source",
                                 "source", s->name, "kind", obj_kind_word(o->kind), "digest",
-                                digest_json(&o->digest), "size", (json_int_t)o->size, "entry",
-                                digest_is_zero(&o->entry) ? json_null() : digest_json(&o->entry),
-                                "license", s->license),
+                                run_digest_json(&o->digest), "size", (json_int_t)o->size, "entry",
+                                run_digest_json(&o->entry), "license", s->license),
                       err);
     }
     return rc;
+}
+
+static json_t *texts_json(const char *const *list)
+{
+    json_t *out = json_array();
+
+    for (size_t i = 0; list && list[i]; i++)
+        json_array_append_new(out, json_string(list[i]));
+    return out;
+}
+
+/* What leaves later is judged by the policy that stood then; names of tasks that the selection leaves out, so that nobody takes them for
+ * cached ones. */
+static void add_terms(const struct run *r, json_t *body)
+{
+    json_t *left_out;
+
+    if (!body)
+        return;
+    json_object_set_new(body, "policy",
+                        json_pack("{s:o, s:o}", "deny", texts_json(r->p->policy.deny), "allow_only",
+                                  texts_json(r->p->policy.allow_only)));
+    if (!r->o->wanted)
+        return;
+    left_out = json_array();
+    for (size_t i = 0; i < r->p->task_count; i++)
+        if (r->sched ? sched_state_of(r->sched, (int)i) == SCHED_UNSELECTED : !r->o->wanted[i])
+            json_array_append_new(left_out, json_string(r->p->tasks[i].name));
+    if (json_array_size(left_out) > 0)
+        json_object_set(body, "left_out", left_out);
+    json_decref(left_out);
+}
+
+static enum err_code note_first(struct run *r, const struct git_state *git,
+                                const struct digest *file, const struct process_id *self,
+                                struct err *err)
+{
+    char *path = realpath(r->p->file, NULL);
+    json_t *body =
+        json_pack("{s:s, s:s, s:s, s:o, s:O*, s:o, s:s, s:I, s:I, s:s, s:I}", "event", "run.begin",
+                  "pipeline", r->p->name, "file", path ? path : r->p->file, "digest",
+                  run_digest_json(file), "said", r->o->said, "git", git_json(git), "weir",
+                  WEIR_VERSION, "tasks", (json_int_t)r->p->task_count, "pid", (json_int_t)self->pid,
+                  "boot", self->boot, "start", (json_int_t)self->start);
+
+    free(path);
+    add_terms(r, body);
+    return run_note(r, body, err);
 }
 
 enum err_code run_note_begin(struct run *r, bool resumed, struct err *err)
@@ -113,7 +182,6 @@ enum err_code run_note_begin(struct run *r, bool resumed, struct err *err)
     struct git_state git = {0};
     struct process_id self;
     struct digest file;
-    char *path;
     enum err_code rc;
 
     process_self(&self);
@@ -133,19 +201,10 @@ enum err_code run_note_begin(struct run *r, bool resumed, struct err *err)
                      r->p->policy.pos.file, r->p->policy.pos.line, r->p->policy.pos.column,
                      git.known ? "there are changes: " : "",
                      git.known ? git.dirty_files[0] : git.why);
-    path = realpath(r->p->file, NULL);
     if (!rc)
-        rc = run_note(r,
-                      json_pack("{s:s, s:s, s:s, s:o, s:O*, s:o, s:s, s:I, s:I, s:s, s:I}", "event",
-                                "run.begin", "pipeline", r->p->name, "file",
-                                path ? path : r->p->file, "digest", digest_json(&file), "said",
-                                r->o->said, "git", git_json(&git), "weir", WEIR_VERSION, "tasks",
-                                (json_int_t)r->p->task_count, "pid", (json_int_t)self.pid, "boot",
-                                self.boot, "start", (json_int_t)self.start),
-                      err);
+        rc = note_first(r, &git, &file, &self, err);
     if (!rc)
         rc = note_sources(r, err);
-    free(path);
     git_release(&git);
     return rc;
 }
@@ -169,34 +228,35 @@ enum err_code run_note_cached(struct run *r, struct err *err)
 
 /* ---- telling ----------------------------------------------------------------------------------- */
 
-const char *run_log_tail(struct run *r, const struct run_slot *s)
+/* The last lines of its log, in r->log_tail; NULL when there is none. */
+static const char *log_tail(struct run *r, const struct run_slot *s)
 {
     struct err ignored = ERR_INIT;
     struct object *o = NULL;
-    char text[LOG_TAIL_BYTES];
     int64_t size, from;
     int lines = 0;
-    size_t at;
+    size_t at, n;
 
-    if (digest_is_zero(&s->log.digest) || object_open(r->st, &s->log.digest, &o, &ignored))
+    if (!s->files || digest_is_zero(&s->files->log) ||
+        object_open(r->st, &s->files->log, &o, &ignored))
         return NULL;
     size = object_bytes(o);
-    from = size > LOG_TAIL_BYTES ? size - LOG_TAIL_BYTES : 0;
-    if (size == 0 || object_pread(o, text, (size_t)(size - from), from, &ignored)) {
-        object_close(o);
-        return NULL;
-    }
+    from = size > RUN_LOG_TAIL_BYTES ? size - RUN_LOG_TAIL_BYTES : 0;
+    n = (size_t)(size - from);
+    if (n > 0 && object_pread(o, r->log_tail, n, from, &ignored))
+        n = 0;
     object_close(o);
-    for (at = (size_t)(size - from); at > 0; at--)
-        if (text[at - 1] == '\n' && at < (size_t)(size - from) && ++lines == LOG_TAIL_LINES)
+    r->log_tail[n] = '\0';
+    for (at = n; at > 0; at--)
+        if (r->log_tail[at - 1] == '\n' && at < n && ++lines == LOG_TAIL_LINES)
             break;
-    return arena_strndup(&r->arena, text + at, (size_t)(size - from) - at);
+    return n > 0 ? r->log_tail + at : NULL;
 }
 
 enum err_code run_tell(struct run *r, enum run_event_kind kind, int task, struct err *err)
 {
     struct run_event e = {.kind = kind, .run = r->number};
-    const struct run_slot *s = task >= 0 ? &r->slots[task] : NULL;
+    struct run_slot *s = task >= 0 ? &r->slots[task] : NULL;
 
     if (s) {
         e.task = &r->p->tasks[task];
@@ -204,14 +264,14 @@ enum err_code run_tell(struct run *r, enum run_event_kind kind, int task, struct
         e.attempt = s->attempt;
         e.reason = s->reason;
         if (kind == RUN_ENDED) {
+            s->told = true;
             r->report->counts[e.state]++;
+            e.wall_ms = s->live ? s->live->wall_ms : 0;
             e.result = r->known[task].result;
             if (e.state == SCHED_CACHED && s->was_cached && r->o->quiet_cached)
                 return OK;
-            if (e.state == SCHED_FAILED || kind == RUN_RETRY)
-                e.log_tail = run_log_tail(r, s);
-            if (s->started_ns)
-                e.wall_ms = (os_now_ns() - s->started_ns) / 1000000;
+            if (e.state == SCHED_FAILED)
+                e.log_tail = log_tail(r, s);
         }
     }
     return r->o->on_event ? r->o->on_event(r->o->arg, &e, err) : OK;
@@ -264,6 +324,22 @@ static enum err_code add_tree(struct writer *w, struct tree *t, const char *name
     return rc ? rc : add(t, name, OBJ_TREE, &id, size, err);
 }
 
+static enum err_code add_kept(struct run *r, struct tree *t, const char *name,
+                              const struct digest *id, struct err *err)
+{
+    int64_t size;
+    enum err_code rc;
+
+    if (digest_is_zero(id))
+        return OK;
+    rc = object_size(r->st, id, &size, err);
+    if (rc == ERR_NOT_FOUND) { /* nothing kept it while the run was not over */
+        *err = (struct err)ERR_INIT;
+        return OK;
+    }
+    return rc ? rc : add(t, name, OBJ_BLOB, id, size, err);
+}
+
 static enum err_code add_logs(struct run *r, struct writer *w, struct tree *top, struct err *err)
 {
     struct tree logs = {0};
@@ -273,19 +349,19 @@ static enum err_code add_logs(struct run *r, struct writer *w, struct tree *top,
     tree_init(&logs);
     buf_init(&name, TREE_NAME_MAX * 3 + 1);
     for (size_t i = 0; !rc && i < r->p->task_count; i++) {
-        const struct run_slot *s = &r->slots[i];
+        const struct run_files *f = r->slots[i].files;
         struct tree one = {0};
 
-        if (digest_is_zero(&s->log.digest) && digest_is_zero(&s->events.digest))
+        if (!f)
             continue;
         tree_init(&one);
         buf_clear(&name);
         rc = record_name_escape(r->p->tasks[i].name, &name, err);
-        if (!rc && !digest_is_zero(&s->log.digest))
-            rc = add(&one, "log", OBJ_BLOB, &s->log.digest, s->log.size, err);
-        if (!rc && !digest_is_zero(&s->events.digest))
-            rc = add(&one, "events", OBJ_BLOB, &s->events.digest, s->events.size, err);
         if (!rc)
+            rc = add_kept(r, &one, "log", &f->log, err);
+        if (!rc)
+            rc = add_kept(r, &one, "events", &f->events, err);
+        if (!rc && one.count > 0)
             rc = add_tree(w, &logs, name.p, &one, err);
         tree_release(&one);
     }
@@ -318,18 +394,25 @@ static enum err_code add_sources(struct run *r, struct writer *w, struct tree *t
     return rc;
 }
 
-static enum err_code add_about(struct run *r, struct writer *w, struct tree *top,
-                               enum run_state state, struct err *err)
+/* Its row as of what is exported: the tree cannot hold the event that names the tree. */
+static enum err_code add_about(struct run *r, struct writer *w, struct tree *top, struct err *err)
 {
+    struct ledger_run row;
     struct buf text = {0};
-    json_t *v =
-        json_pack("{s:s, s:I, s:s, s:s, s:I, s:I, s:I}", "weir", "run/1", "run",
-                  (json_int_t)r->number, "pipeline", r->p->name, "state", run_state_words[state],
-                  "begun_ms", (json_int_t)(r->row.begun_ns / 1000000), "ended_ms",
-                  (json_int_t)(r->row.ended_ns / 1000000), "tasks", (json_int_t)r->p->task_count);
-    enum err_code rc = OK;
+    json_t *v;
+    enum err_code rc = ledger_get_run(r->ledger, r->number, &row, err);
 
-    CHECK(v);
+    if (rc)
+        return rc;
+    row.state = r->row.state;
+    row.ended_ns = r->row.ended_ns;
+    row.tasks = r->row.tasks;
+    row.cached = r->row.cached;
+    row.ran = r->row.ran;
+    row.failed = r->row.failed;
+    row.skipped = r->row.skipped;
+    row.blocked = r->row.blocked;
+    v = run_row_json(&row);
     buf_init(&text, LEDGER_EVENT_MAX);
     rc = json_canonical(v, &text, err);
     if (!rc)
@@ -339,8 +422,7 @@ static enum err_code add_about(struct run *r, struct writer *w, struct tree *top
     return rc;
 }
 
-static enum err_code put_run(struct run *r, struct writer *w, enum run_state state,
-                             struct digest *id, struct err *err)
+static enum err_code put_run(struct run *r, struct writer *w, struct digest *id, struct err *err)
 {
     struct tree top = {0};
     struct buf text = {0};
@@ -363,7 +445,7 @@ static enum err_code put_run(struct run *r, struct writer *w, enum run_state sta
     if (!rc)
         rc = add_blob(w, &top, "events", &text, err);
     if (!rc)
-        rc = add_about(r, w, &top, state, err);
+        rc = add_about(r, w, &top, err);
     if (!rc)
         rc = add_logs(r, w, &top, err);
     if (!rc)
@@ -402,7 +484,7 @@ static enum err_code store_tree(struct run *r, enum run_state state, struct dige
     enum err_code rc = writer_open(r->st, &w, err);
 
     if (!rc)
-        rc = put_run(r, w, state, top, err);
+        rc = put_run(r, w, top, err);
     if (!rc)
         rc = writer_ref(w, str_of(arena_printf(&r->arena, "runs/run-%lld", (long long)r->number)),
                         OBJ_TREE, top, err);
@@ -423,6 +505,7 @@ enum err_code run_keep(struct run *r, enum run_state state, struct err *err)
 
     r->row.state = state;
     r->row.ended_ns = os_now_ns();
+    count(r);
     for (int i = 0; i < SCHED_STATE_COUNT; i++)
         if (r->report->counts[i])
             json_object_set_new(counts, sched_state_words[i], json_integer(r->report->counts[i]));
@@ -430,55 +513,13 @@ enum err_code run_keep(struct run *r, enum run_state state, struct err *err)
     if (!rc)
         rc = store_tree(r, state, &top, err);
     if (!rc)
-        rc =
-            run_note(r,
-                     json_pack("{s:s, s:s, s:O, s:o}", "event", "run.end", "state",
-                               run_state_words[state], "counts", counts, "tree", digest_json(&top)),
-                     err);
+        rc = run_note(r,
+                      json_pack("{s:s, s:s, s:O, s:o}", "event", "run.end", "state",
+                                run_state_words[state], "counts", counts, "tree",
+                                run_digest_json(&top)),
+                      err);
     if (!rc)
         rc = run_commit(r, err);
     json_decref(counts);
     return rc;
-}
-
-/* ---- leftovers --------------------------------------------------------------------------------- */
-
-static bool is_abandoned(struct run *r, const char *dir, const char *path)
-{
-    struct err ignored = ERR_INIT;
-    struct process_id runner;
-    struct ledger_run row;
-    enum attempt_life life;
-    bool alive = false;
-    long long number = 0;
-
-    if (sscanf(dir, "run-%lld.", &number) == 1) {
-        if (number == r->number)
-            return false;
-        if (ledger_get_run(r->ledger, number, &row, &ignored) == OK && row.state == RUN_RUNNING &&
-            (share_runner(r->ledger, number, &runner, &alive, &ignored) || alive))
-            return false;
-    }
-    return attempt_life(path, &life, &ignored) == OK && life != ATTEMPT_ALIVE;
-}
-
-void run_sweep(struct run *r)
-{
-    struct err ignored = ERR_INIT;
-    struct os_entry *entries = NULL;
-    size_t n = 0;
-    int fd = -1;
-
-    if (os_open_dir(AT_FDCWD, arena_printf(&r->arena, "%s/tasks", r->st->root), &fd, &ignored) ==
-            OK &&
-        os_list(fd, &entries, &n, &ignored) == OK)
-        for (size_t i = 0; i < n; i++) {
-            ignored = (struct err)ERR_INIT;
-            if (is_abandoned(r, entries[i].name,
-                             arena_printf(&r->arena, "%s/tasks/%s", r->st->root, entries[i].name)))
-                if (os_remove_tree(fd, entries[i].name, &ignored))
-                    log_line(LOG_WARN, "%s", ignored.text);
-        }
-    free(entries);
-    os_close_quiet(&fd);
 }

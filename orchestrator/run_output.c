@@ -1,4 +1,4 @@
-/* What kept runs hold: the newest one with a result of a task. */
+/* What kept runs hold: the newest one with a result of a task; and runs that the ledger does not know. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,4 +86,96 @@ enum err_code run_output(struct store *st, const char *task, const char *output,
     enum err_code rc = number ? OK : run_output_run(st, task, &number, err);
 
     return rc ? rc : look(st, number, task, output, out, kind, err);
+}
+
+/* ---- runs from elsewhere ----------------------------------------------------------------------- */
+
+static int by_run_down(const void *a, const void *b)
+{
+    const struct ledger_run *x = a, *y = b;
+
+    return (x->run < y->run) - (x->run > y->run);
+}
+
+static bool has_row(const struct ledger_run *rows, size_t n, int64_t run)
+{
+    const struct ledger_run key = {.run = run};
+
+    return n > 0 && bsearch(&key, rows, n, sizeof(*rows), by_run_down) != NULL;
+}
+
+enum err_code run_rows(struct store *st, struct ledger *l, size_t max, struct ledger_run **rows,
+                       size_t *n, struct err *err)
+{
+    int64_t *kept = NULL;
+    size_t kept_count = 0, known;
+    enum err_code rc = OK;
+
+    *rows = NULL;
+    *n = 0;
+    if (l)
+        rc = ledger_list_runs(l, max, rows, n, err);
+    known = *n;
+    if (!rc)
+        rc = run_kept(st, &kept, &kept_count, err);
+    for (size_t i = 0; !rc && i < kept_count && *n < known + max; i++) {
+        struct ledger_run row;
+        struct buf events;
+
+        if (has_row(*rows, known, kept[i]) || (known == max && kept[i] < (*rows)[max - 1].run))
+            continue;
+        rc = run_from_tree(st, kept[i], &row, &events, err);
+        buf_release(&events);
+        if (rc)
+            break;
+        *rows = mem_grow(*rows, *n + 1, sizeof(**rows));
+        (*rows)[(*n)++] = row;
+    }
+    free(kept);
+    if (*n > 1)
+        qsort(*rows, *n, sizeof(**rows), by_run_down);
+    if (*n > max)
+        *n = max;
+    return rc;
+}
+
+static enum err_code import_one(struct store *st, struct ledger *l, int64_t run, int64_t *imported,
+                                struct buf *notes, struct err *err)
+{
+    struct ledger_run row;
+    struct err why = ERR_INIT;
+    enum err_code rc = ledger_get_run(l, run, &row, &why);
+
+    if (rc != ERR_NOT_FOUND)
+        return rc ? err_set(err, rc, "%s", why.text) : OK;
+    why = (struct err)ERR_INIT;
+    rc = run_import(st, l, run, &why);
+    *imported += rc == OK;
+    if (!rc)
+        return OK;
+    if (rc == ERR_FULL || rc == ERR_IO)
+        return err_set(err, rc, "%s", why.text);
+    /* One run that is damaged or of another format must not hide the others. */
+    if (notes)
+        buf_printf(notes, "run-%lld could not be brought back: %s\n", (long long)run, why.text);
+    return OK;
+}
+
+enum err_code run_import_kept(struct store *st, int64_t *imported, struct buf *notes,
+                              struct err *err)
+{
+    struct ledger *l = NULL;
+    int64_t *kept = NULL;
+    size_t n = 0;
+    enum err_code rc = run_kept(st, &kept, &n, err);
+
+    *imported = 0;
+    if (!rc && n > 0)
+        rc = ledger_open(st->root, LEDGER_WRITE, &l, err);
+    /* The oldest first, so that the newest is the last one in the ledger too. */
+    for (size_t i = n; !rc && i-- > 0;)
+        rc = import_one(st, l, kept[i], imported, notes, err);
+    ledger_close(l);
+    free(kept);
+    return rc;
 }

@@ -157,7 +157,8 @@ static void block_users(struct sched *s, int i)
 static void park_rest(struct sched *s)
 {
     for (size_t i = 0; i < s->n; i++)
-        if (!sched_final(s->items[i].state) && !s->items[i].held)
+        if (!sched_final(s->items[i].state) && !s->items[i].held &&
+            s->items[i].state != SCHED_RUNNING)
             park(s, (int)i);
 }
 
@@ -248,7 +249,7 @@ static void started(struct sched *s, int i, int attempt, int64_t now_ms)
         s->told = true;
     hold(s, i);
     t->issued = false;
-    t->parked = t->timed_out = false;
+    t->parked = t->timed_out = t->exited = false;
     t->attempts = attempt;
     t->started_ms = now_ms;
     t->blocker = -1;
@@ -396,6 +397,13 @@ void sched_post(struct sched *s, const struct sched_event *e)
     case EV_ENDED:
         if (named)
             attempted(s, e->task, e);
+        break;
+    case EV_EXITED:
+        if (named && s->items[e->task].state == SCHED_RUNNING &&
+            s->items[e->task].attempts == e->attempt) {
+            let_go(s, e->task);
+            s->items[e->task].exited = true;
+        }
         break;
     case EV_STOP:
         stop_all(s);

@@ -83,6 +83,7 @@ enum sched_event_kind {
     EV_KEY_FAILED, /* an input cannot be had, policy refuses it */
     EV_RECHECK,    /* a shared one: look again */
     EV_STARTED,    /* attempt */
+    EV_EXITED,     /* attempt: its program has ended, so what it needed is free; EV_ENDED follows */
     EV_ENDED,      /* attempt, end, checkpoint_step */
     EV_STOP,       /* of the whole run: ask everything that runs to checkpoint, start nothing */
     EV_CANCEL, /* of one task (the others go on), or with task -1 of all: as EV_STOP, and what is left counts as failed */
@@ -102,8 +103,9 @@ struct sched_event {
     int attempt; /* 1.. */
     enum sched_end end;
     int64_t checkpoint_step; /* newest known to the store; -1: none */
-    int64_t wall_ms; /* EV_ENDED: how long it ran; 0: from its start until now_ms */
-    int64_t now_ms;  /* one clock for all events, also those of earlier processes: not the monotonic one */
+    int64_t wall_ms;         /* EV_ENDED: how long it ran; 0: from its start until now_ms */
+    int64_t
+        now_ms; /* one clock for all events, also those of earlier processes: not the monotonic one */
 };
 enum sched_effect_kind {
     DO_KEY, /* all inputs are known: compute the key, look it up, post HIT, MISS, SHARED or KEY_FAILED */

@@ -291,7 +291,7 @@ static const char *check_item(const struct sched *s, int i)
         return "a task goes on without its inputs";
     if (t->state == SCHED_WAITING && !t->missing)
         return "a task waits for nothing";
-    if (t->held != (t->state == SCHED_RUNNING || t->issued))
+    if (t->held != ((t->state == SCHED_RUNNING && !t->exited) || t->issued))
         return "resources are held by a task that does not run";
     if (t->issued && t->state != SCHED_READY)
         return "a start is out for a task that is not ready";

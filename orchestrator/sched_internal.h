@@ -24,8 +24,10 @@ struct item { /* a task */
     int blocker;                  /* task, or -1 */
     enum sched_state state;
     bool selected;
-    bool parked;    /* STOPPED or UNSELECTED, but a resume wants it again */
-    bool held;      /* its resources are taken: it runs, or DO_START is out */
+    bool parked; /* STOPPED or UNSELECTED, but a resume wants it again */
+    bool held;   /* its resources are taken: it runs, or DO_START is out */
+    bool
+        exited; /* the program of the attempt has ended, its result is not durable yet: it holds nothing */
     bool issued;    /* DO_START is out and not answered */
     bool cancelled; /* to fail when its attempt ends */
     bool timed_out; /* of the attempt that runs */

@@ -9,6 +9,8 @@
 #include "store/ingest.h"
 #include "store/reader.h"
 
+#define CODE_TOGETHER_MAX 2000 /* found by a walk through the list; more are entered one by one */
+
 /* ---- small things --------------------------------------------------------------------------------- */
 
 enum err_code source_wrong(const struct source *s, struct err *err)
@@ -379,35 +381,87 @@ const struct source_object *source_get(const struct sources *s, int source)
 {
     CHECK(s);
     CHECK(source >= 0 && (size_t)source < s->p->source_count);
-    CHECK(s->list[source].done);
-    return &s->list[source].object;
+    return s->list[source].done ? &s->list[source].object : NULL;
+}
+
+static struct code_path *find_code(struct sources *s, const char *path)
+{
+    for (size_t i = 0; i < s->code_count; i++)
+        if (strcmp(s->code[i].path, path) == 0)
+            return &s->code[i];
+    return NULL;
+}
+
+static void add_code(struct sources *s, const char *path)
+{
+    if (find_code(s, path))
+        return;
+    if (s->code_count == s->code_cap) {
+        s->code_cap = s->code_cap ? s->code_cap * 2 : 16;
+        s->code = mem_grow(s->code, s->code_cap, sizeof(*s->code));
+    }
+    s->code[s->code_count++] = (struct code_path){.path = arena_strdup(&s->arena, path)};
+}
+
+static enum err_code enter_code(struct enter *e, void *arg, struct err *err)
+{
+    struct sources *s = arg;
+    const struct ingest_options o = {
+        .how = INGEST_COPY, .no_memo = e->no_memo, .progress = s->o.progress};
+    struct ingest_item *items = mem_zero(s->code_count + 1, sizeof(*items));
+    enum err_code rc;
+
+    for (size_t i = 0; i < s->code_count; i++)
+        items[i].path = source_path_below(&s->arena, s->p->dir, s->code[i].path);
+    rc = ingest_many(e->w, AT_FDCWD, items, s->code_count, &o, NULL, err);
+    for (size_t i = 0; !rc && i < s->code_count; i++) {
+        s->code[i].object = (struct source_object){.kind = items[i].result.kind,
+                                                   .digest = items[i].result.digest,
+                                                   .size = items[i].result.size};
+        enter_keep(e, &items[i].result.digest);
+    }
+    free(items);
+    return rc;
+}
+
+/* Those of all stages in one session, when all are there; else each by itself, as it is asked for, so that a file that only a stage without
+ * work names may be missing. */
+static void enter_all_code(struct sources *s)
+{
+    struct err ignored = ERR_INIT;
+
+    s->code_tried = true;
+    for (size_t i = 0; i < s->p->stage_count; i++)
+        for (size_t k = 0; s->p->stages[i].code[k] && s->code_count < CODE_TOGETHER_MAX; k++)
+            add_code(s, s->p->stages[i].code[k]);
+    if (s->code_count && enter_run(s->st, enter_code, s, &ignored) != OK)
+        s->code_count = 0;
 }
 
 enum err_code source_code(struct sources *s, const char *path, struct source_object *out,
                           struct err *err)
 {
     struct one_path one = {.out = out, .progress = NULL};
+    const struct code_path *known;
     enum err_code rc;
 
     CHECK(s);
     CHECK(path);
     CHECK(out);
-    for (size_t i = 0; i < s->code_count; i++)
-        if (strcmp(s->code[i].path, path) == 0) {
-            *out = s->code[i].object;
-            return OK;
-        }
+    if (!s->code_tried)
+        enter_all_code(s);
+    known = find_code(s, path);
+    if (known) {
+        *out = known->object;
+        return OK;
+    }
     one.path = source_path_below(&s->arena, s->p->dir, path);
     one.progress = s->o.progress;
     *out = (struct source_object){0};
     rc = enter_run(s->st, enter_one, &one, err);
     if (rc)
         return rc;
-    if (s->code_count == s->code_cap) {
-        s->code_cap = s->code_cap ? s->code_cap * 2 : 16;
-        s->code = mem_grow(s->code, s->code_cap, sizeof(*s->code));
-    }
-    s->code[s->code_count++] =
-        (struct code_path){.path = arena_strdup(&s->arena, path), .object = *out};
+    add_code(s, path);
+    s->code[s->code_count - 1].object = *out;
     return OK;
 }

@@ -50,7 +50,7 @@ MUST_USE enum err_code source_resolve_text(struct store *st, const char *dir, co
 /* All path sources that are wanted are read together, so that ten thousand files cost one look at the memo. */
 MUST_USE enum err_code
 sources_enter(struct sources *s, const bool *wanted /* per source; NULL: all */, struct err *err);
-/* After sources_enter. */
+/* After sources_enter; NULL for one that was not wanted. */
 const struct source_object *source_get(const struct sources *s, int source);
 /* The pipeline's policy over the licences that wanted sources declare and, for those that have been entered, over those of single files.
  * ERR_DENIED; lines (may be NULL) gets "file:line:column: source x: CC-BY-NC-4.0 is denied" for each that does not pass. */

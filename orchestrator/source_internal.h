@@ -60,6 +60,7 @@ struct sources {
     struct entered *list; /* one per source */
     struct code_path *code;
     size_t code_count, code_cap;
+    bool code_tried; /* all of them together */
     const char *lock_path;
     struct lock lock; /* as the file was */
 };

@@ -113,7 +113,7 @@ static enum err_code encode_chunk(struct chunk_job *job, struct err *err)
     enum enc enc = ENC_RAW;
     enum err_code rc;
 
-    buf_init(&packed, 2 * CODEC_RAW_MAX);
+    buf_init(&packed, (size_t)2 * CODEC_RAW_MAX);
     rc = codec_get(job->p->st, &codec, err);
     if (!rc)
         rc = codec_best(codec, (enum hint)job->chunk->hint, GC_LEVEL, job->bytes, n, &enc, &packed,
@@ -249,7 +249,7 @@ static enum err_code read_by_recipe(struct source *s, const struct record *r, st
 /* A window over the file: the cutter wants to see CUT_CHUNK_MAX bytes ahead. */
 static enum err_code read_by_cutter(struct source *s, struct cutter *cutter, struct err *err)
 {
-    const size_t room = 2 * CUT_CHUNK_MAX;
+    const size_t room = (size_t)2 * CUT_CHUNK_MAX;
     char *window = mem_alloc(room);
     size_t from = 0, to = 0;
     enum err_code rc = OK;

@@ -257,7 +257,7 @@ static enum err_code encode_one(void *arg, bool cancelled, struct err *err)
     if (cancelled)
         return OK;
     buf_init(&raw, CODEC_RAW_MAX);
-    buf_init(&packed, 2 * CODEC_RAW_MAX);
+    buf_init(&packed, (size_t)2 * CODEC_RAW_MAX);
     rc = read_chunk(job, &e, &raw, err);
     if (!rc)
         rc = codec_get(job->st, &codec, err);

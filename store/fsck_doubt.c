@@ -66,7 +66,7 @@ static void report(struct diagnosis *d, const struct digest *id, uint32_t off, c
 /* The first entry at or after off. */
 static size_t entry_at(const struct diagnosis *d, uint32_t off)
 {
-    size_t low = 0, high = d->count;
+    size_t low = 0, high = d->toc ? d->count : 0;
 
     while (low < high) {
         const size_t mid = low + (high - low) / 2;
@@ -79,16 +79,24 @@ static size_t entry_at(const struct diagnosis *d, uint32_t off)
     return low;
 }
 
+/* Entry i, when the toc has one and puts it at off. */
+static const struct pack_entry *at_off(const struct diagnosis *d, size_t i, uint32_t off)
+{
+    return d->toc && i < d->count && d->toc[i]->off == off ? d->toc[i] : NULL;
+}
+
 /* Every object that the toc puts at this offset, or, when there is none, the one that the record itself names. */
 static void report_all(struct diagnosis *d, uint32_t off, const struct digest *otherwise,
                        const char *what)
 {
     size_t i = entry_at(d, off);
 
-    if (i == d->count || d->toc[i]->off != off)
+    const struct pack_entry *t = at_off(d, i, off);
+
+    if (!t)
         report(d, otherwise, off, what);
-    for (; i < d->count && d->toc[i]->off == off; i++) {
-        report(d, &d->toc[i]->id, off, what);
+    for (; t; t = at_off(d, ++i, off)) {
+        report(d, &t->id, off, what);
         d->visited[i] = true;
     }
 }
@@ -97,12 +105,14 @@ static void compare_with_toc(struct diagnosis *d, const struct pack_entry *e)
 {
     size_t i = entry_at(d, e->off);
 
-    if (d->toc && (i == d->count || d->toc[i]->off != e->off))
+    const struct pack_entry *t = at_off(d, i, e->off);
+
+    if (d->toc && !t)
         report(d, NULL, e->off, "the table of contents does not know it");
-    for (; i < d->count && d->toc[i]->off == e->off; i++) {
+    for (; t; t = at_off(d, ++i, e->off)) {
         d->visited[i] = true;
-        if (!toc_matches(e, d->toc[i], 1))
-            report(d, &d->toc[i]->id, e->off, "the table of contents describes another record");
+        if (!toc_matches(e, t, 1))
+            report(d, &t->id, e->off, "the table of contents describes another record");
     }
 }
 
@@ -156,7 +166,7 @@ static enum err_code walk_slowly(struct diagnosis *d, struct pack *pack, struct 
             rc = judge_record(d, &e, &payload, err);
         }
     }
-    for (size_t i = 0; !rc && i < d->count; i++)
+    for (size_t i = 0; !rc && d->toc && i < d->count; i++)
         if (!d->visited[i])
             report(d, &d->toc[i]->id, d->toc[i]->off, "no record is there");
     buf_release(&payload);

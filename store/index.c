@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -18,6 +19,7 @@
 #define MAP_CAP ((int64_t)1 << 40)
 #define READERS_MAX 512
 #define OPEN_TRIES 3
+#define FULL_BYTES (1 << 20) /* a disk with less than this is full */
 
 #define X(db, name, bytes) name,
 const char *const index_table_name[DB_COUNT] = {INDEX_DATABASES(X)};
@@ -172,6 +174,16 @@ void view_end(struct view *v)
     CHECK(pthread_rwlock_unlock(&v->ix->map_lock) == 0);
 }
 
+int index_wrote(const struct index *ix, int mdb)
+{
+    struct statvfs fs;
+
+    if (mdb == EIO && statvfs(ix->path, &fs) == 0 &&
+        (uint64_t)fs.f_bavail * fs.f_frsize < FULL_BYTES)
+        return ENOSPC;
+    return mdb;
+}
+
 /* One try.  *again: the map was too small for it and nothing happened. */
 static enum err_code write_once(struct index *ix, index_write_fn fn, void *arg, bool *again,
                                 size_t *seen, struct err *err)
@@ -198,7 +210,8 @@ static enum err_code write_once(struct index *ix, index_write_fn fn, void *arg, 
         *again = v.map_full;
         return rc;
     }
-    mdb = mdb_txn_commit(v.txn); /* frees the transaction, also when it fails; never tried again */
+    /* Frees the transaction, also when it fails; never tried again. */
+    mdb = index_wrote(ix, mdb_txn_commit(v.txn));
     if (mdb == MDB_MAP_FULL)
         *again = true;
     return mdb ? index_fail(err, mdb, "commit") : OK;

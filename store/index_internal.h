@@ -75,6 +75,9 @@ struct view {
 };
 
 MUST_USE enum err_code index_fail(struct err *err, int rc, const char *what);
+/* LMDB reports a write that came out short as EIO.  That is how a full disk shows first: what fitted was written, the rest not.  It may come
+ * before the commit, from any change, since a large transaction writes pages to make room in memory.  Answers mdb, or then ENOSPC. */
+int index_wrote(const struct index *ix, int mdb);
 /* The fault seam: OK, or an injected error. */
 MUST_USE enum err_code index_fault(const char *what, struct err *err);
 MUST_USE enum err_code view_begin(struct index *ix, struct view *v, struct err *err);

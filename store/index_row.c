@@ -79,7 +79,7 @@ static enum err_code put(struct view *v, enum index_db db, const void *key, size
         return rc;
     memcpy(full, value, n);
     le32_put(full + n, row_crc(db, key, key_n, value));
-    mdb = mdb_put(v->txn, v->ix->dbi[db], &k, &d, flags);
+    mdb = index_wrote(v->ix, mdb_put(v->txn, v->ix->dbi[db], &k, &d, flags));
     if (mdb == MDB_MAP_FULL)
         v->map_full = true;
     return mdb ? index_fail(err, mdb, index_table_name[db]) : OK;
@@ -106,7 +106,7 @@ enum err_code row_del(struct view *v, enum index_db db, const void *key, size_t 
 
     if (rc)
         return rc;
-    mdb = mdb_del(v->txn, v->ix->dbi[db], &k, NULL);
+    mdb = index_wrote(v->ix, mdb_del(v->txn, v->ix->dbi[db], &k, NULL));
     if (mdb == MDB_MAP_FULL)
         v->map_full = true;
     return mdb && mdb != MDB_NOTFOUND ? index_fail(err, mdb, index_table_name[db]) : OK;

@@ -27,7 +27,7 @@
  *   REC_REF     id = SHA-256 of the name; payload = digest[32] | u8 kind (0 removed, 1 blob, 2 tree) | 7 x 0 | name bytes; the one
  *               with the greatest (stamp, digest) counts
  *
- * Life:     pack_writer_open (a unique file in tmp/) -> pack_put ... -> pack_seal (toc, fdatasync, link into packs/, fsync packs/) ->
+ * Life:     pack_writer_open (a unique file in tmp/) -> pack_put ... -> (pack_finish ->) pack_seal (toc, fdatasync, link into packs/, fsync packs/) ->
  *           pack_writer_release at any point gives up and removes the temporary.
  *           pack_open(name) -> pack_toc / pack_read -> pack_close.  pack_scan walks the records without the toc.
  * Owns:     a writer its temporary, buffers and toc; a reader its descriptor and the toc (mapped or read).
@@ -111,6 +111,8 @@ void pack_writer_tried(struct pack_writer *w);
 MUST_USE enum err_code pack_writer_rest(struct pack_writer *w, struct err *err);
 int64_t pack_writer_bytes(const struct pack_writer *w);  /* written so far */
 size_t pack_writer_records(const struct pack_writer *w); /* toc entries so far */
+/* The long part of pack_seal, ahead of it: toc and contents become durable, nothing becomes visible, and nothing more can be put. */
+MUST_USE enum err_code pack_finish(struct pack_writer *w, struct err *err);
 /* Durable and visible under *name.  Also allowed on a writer without records: ERR_BUG.  When the caller syncs packs/ itself later
  * (several packs, one fsync), pass sync_dir = false. */
 enum pack_sync { PACK_SYNC_DIR, PACK_SYNC_DIR_LATER };

@@ -26,7 +26,8 @@ struct pack_writer {
     int tmp, packs, fd;
     char name[HOST_MAX + 64]; /* of the temporary */
     bool made;                /* the temporary has its name */
-    bool sealed;
+    bool finished, sealed;
+    struct digest digest; /* its name, once it is finished */
     struct err failed; /* the first error; the pack is given up */
     uint8_t nonce[16];
     uint8_t *buffer; /* NULL while resting; aligned for writes past the page cache */
@@ -61,11 +62,26 @@ static enum err_code give_up(struct pack_writer *w, const struct err *err)
     return err->code;
 }
 
+/* Memory the kernel has not given before costs a page fault for each 4 KiB, half of what it costs to fill the pack; so the last large
+ * buffer waits here for the next pack. */
+static _Atomic(uint8_t *) spare;
+
 static void make_buffer(struct pack_writer *w, size_t size)
 {
-    w->buffer = aligned_alloc(PACK_PAGE, size);
+    w->buffer = size == PACK_BYPASS_BUFFER ? atomic_exchange(&spare, NULL) : NULL;
+    if (!w->buffer)
+        w->buffer = aligned_alloc(PACK_PAGE, size);
     CHECK(w->buffer);
     w->buffer_size = size;
+}
+
+static void drop_buffer(struct pack_writer *w)
+{
+    if (w->buffer_size == PACK_BYPASS_BUFFER)
+        w->buffer = atomic_exchange(&spare, w->buffer);
+    free(w->buffer);
+    w->buffer = NULL;
+    w->buffer_size = 0;
 }
 
 enum err_code pack_writer_open(int objects, struct pack_writer **out, struct err *err)
@@ -116,7 +132,7 @@ void pack_writer_release(struct pack_writer *w)
     os_close_quiet(&w->tmp);
     os_close_quiet(&w->packs);
     CHECK(pthread_mutex_destroy(&w->lock) == 0);
-    free(w->buffer);
+    drop_buffer(w);
     free(w->toc);
     free(w);
 }
@@ -233,9 +249,7 @@ static enum err_code rest(struct pack_writer *w, struct err *err)
     }
     if (rc)
         return rc;
-    free(w->buffer);
-    w->buffer = NULL;
-    w->buffer_size = 0;
+    drop_buffer(w);
     return OK;
 }
 
@@ -268,8 +282,8 @@ void pack_writer_bypass(struct pack_writer *w)
     CHECK(pthread_mutex_unlock(&w->lock) == 0);
 }
 
-/* May this writer take more?  A sealed one may not, a failed one repeats its first error. */
-static enum err_code writable(const struct pack_writer *w, struct err *err)
+/* A sealed writer is of no more use, a failed one repeats its first error. */
+static enum err_code alive(const struct pack_writer *w, struct err *err)
 {
     if (w->failed.code != OK) {
         *err = w->failed;
@@ -278,6 +292,16 @@ static enum err_code writable(const struct pack_writer *w, struct err *err)
     if (w->sealed)
         return err_set(err, ERR_BUG, "pack %s: used after it was sealed", w->name);
     return OK;
+}
+
+/* May it take more? */
+static enum err_code writable(const struct pack_writer *w, struct err *err)
+{
+    const enum err_code rc = alive(w, err);
+
+    if (!rc && w->finished)
+        return err_set(err, ERR_BUG, "pack %s: written to after it was finished", w->name);
+    return rc;
 }
 
 static void toc_reserve(struct pack_writer *w, size_t more)
@@ -477,6 +501,26 @@ static enum err_code write_toc(struct pack_writer *w, struct digest *name, struc
     return rc;
 }
 
+/* Contents, toc and mode are durable; only the name is missing. */
+static enum err_code finish(struct pack_writer *w, struct err *err)
+{
+    enum err_code rc;
+
+    if (w->finished)
+        return OK;
+    if (w->records == 0)
+        return err_set(err, ERR_BUG, "pack %s: sealed without a record", w->name);
+    rc = write_toc(w, &w->digest, err);
+    if (!rc)
+        rc = os_fdatasync(w->fd, err);
+    if (!rc)
+        rc = os_chmod(w->fd, 0444, err);
+    if (!rc)
+        rc = os_close(&w->fd, err);
+    w->finished = rc == OK;
+    return rc;
+}
+
 static enum err_code publish(struct pack_writer *w, const struct digest *name, struct err *err)
 {
     char hex[DIGEST_HEX + 1];
@@ -484,15 +528,6 @@ static enum err_code publish(struct pack_writer *w, const struct digest *name, s
     enum err_code rc;
 
     digest_hex(name, hex);
-    rc = os_fdatasync(w->fd, err);
-    if (rc)
-        return rc;
-    rc = os_chmod(w->fd, 0444, err);
-    if (rc)
-        return rc;
-    rc = os_close(&w->fd, err);
-    if (rc)
-        return rc;
     rc = os_link(w->tmp, w->name, w->packs, hex, err);
     if (rc == ERR_EXISTS) /* the nonce makes names unique */
         return err_set(err, ERR_BUG, "pack %s is there already", hex);
@@ -506,6 +541,22 @@ static enum err_code publish(struct pack_writer *w, const struct digest *name, s
     return OK;
 }
 
+enum err_code pack_finish(struct pack_writer *w, struct err *err)
+{
+    enum err_code rc;
+
+    CHECK(w);
+    CHECK(pthread_mutex_lock(&w->lock) == 0);
+    rc = alive(w, err);
+    if (!rc) {
+        rc = finish(w, err);
+        if (rc)
+            rc = give_up(w, err);
+    }
+    CHECK(pthread_mutex_unlock(&w->lock) == 0);
+    return rc;
+}
+
 enum err_code pack_seal(struct pack_writer *w, enum pack_sync sync, struct digest *name,
                         struct err *err)
 {
@@ -514,13 +565,13 @@ enum err_code pack_seal(struct pack_writer *w, enum pack_sync sync, struct diges
     CHECK(w);
     CHECK(name);
     CHECK(pthread_mutex_lock(&w->lock) == 0);
-    rc = writable(w, err);
-    if (!rc && w->records == 0)
-        rc = err_set(err, ERR_BUG, "pack %s: sealed without a record", w->name);
+    rc = alive(w, err);
     if (!rc)
-        rc = write_toc(w, name, err);
-    if (!rc)
+        rc = finish(w, err);
+    if (!rc) {
+        *name = w->digest;
         rc = publish(w, name, err);
+    }
     if (!rc && sync == PACK_SYNC_DIR)
         rc = os_fsync(w->packs, err);
     if (rc)

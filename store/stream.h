@@ -1,13 +1,13 @@
-/* stream.h - one pass over a large file: read ahead, hash the whole, cut, hash the chunks.
+/* stream.h - one pass over a large file: read ahead, cut, hash the whole, hash the chunks.
  *
- *             main thread                    thread 1               thread 2
+ *             reader                         thread 1               thread 2
  *   file ──► ring, 48 MiB ── cut ──► ...     SHA-256 of the file    SHA-256 of two chunks at a time
  *
  * The ring is mapped twice, end to end, so that any chunk in it is one piece of memory.  Bytes are read once; the caller writes
  * a chunk from the ring and asks for the next ones.
  *
  * Life:     stream_new -> (stream_start -> stream_take ... until none -> stream_finish)* -> stream_free.
- * Owns:     STREAM_RING bytes and two threads.  Chunks handed out are valid until the next stream_take.
+ * Owns:     STREAM_RING bytes and three threads.  Chunks handed out are valid until the next stream_take.
  * Threads:  one caller.
  * Errors:   ERR_IO; ERR_CHANGED when the file ends early.
  */
@@ -33,11 +33,9 @@ struct stream_chunk {
 struct stream;
 MUST_USE enum err_code stream_new(struct stream **out, struct err *err);
 void stream_free(struct stream *s); /* NULL is fine */
-/* fd and cutter stay the caller's, and in use until stream_finish or stream_stop. */
+/* Reading begins at once.  fd and cutter stay the caller's, and in use until stream_finish or stream_stop. */
 MUST_USE enum err_code stream_start(struct stream *s, int fd, int64_t size, struct cutter *cutter,
                                     struct err *err);
-/* Reads until the ring is full, without waiting for anything. */
-MUST_USE enum err_code stream_prime(struct stream *s, struct err *err);
 /* The next chunks, in order, hashed.  Waits until there are want of them (>= 1), or no more fit or follow.  *count = 0 at the end. */
 MUST_USE enum err_code stream_take(struct stream *s, size_t want,
                                    const struct stream_chunk **chunks, size_t *count,

@@ -26,6 +26,7 @@ struct transfer_options {
     struct progress *progress;
     int64_t commit_bytes; /* pull: what a cut can lose; 0: TRANSFER_COMMIT_BYTES */
     struct buf *notes;    /* NULL, or: one line per ref that was left alone, and why */
+    const char *once;     /* names that begin so are set once: never moved on either side; NULL */
 };
 struct transfer_report {
     int64_t refs;                   /* set on the other side (push) or here (pull) */

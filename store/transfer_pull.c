@@ -68,6 +68,30 @@ static void keep(struct pull *p, const struct remote_note *note, const struct re
                        note->name, p->tocs.remote->name, note->name);
 }
 
+static bool is_set_once(const struct transfer_options *o, const char *name)
+{
+    return o->once && strncmp(name, o->once, strlen(o->once)) == 0;
+}
+
+/* Two that were made independently under one name: neither gives way, whichever is newer. */
+static void keep_both(struct pull *p, const struct remote_note *note)
+{
+    char text[DIGEST_TEXT + 1];
+
+    digest_text(&note->target, text);
+    p->report->refs_kept++;
+    if (p->o->notes)
+        buf_printf(p->o->notes,
+                   "%s here is another one than on %s and was left alone; to have theirs: weir "
+                   "pull %s %s, then weir ref set NAME %s\n",
+                   note->name, p->tocs.remote->name, p->tocs.remote->name, text, text);
+    if (p->o->ref_count > 0 && !p->refused.code)
+        (void)!err_set(&p->refused, ERR_CHANGED,
+                       "%s here is another one than on %s and was left alone; to have theirs: weir "
+                       "pull %s %s, then weir ref set NAME %s",
+                       note->name, p->tocs.remote->name, p->tocs.remote->name, text, text);
+}
+
 /* Also what is left of a removed one. */
 static enum err_code ref_here(struct store *st, const char *name, bool *found, struct ref_row *out,
                               struct err *err)
@@ -95,6 +119,10 @@ static enum err_code consider(struct pull *p, const struct remote_note *note, st
         return rc;
     if (found && row.kind == note->kind && digest_eq(&row.digest, &note->target)) {
         add_root(p, &note->target, note->kind, NULL); /* nothing to set, but is it all here? */
+        return OK;
+    }
+    if (found && row.kind != OBJ_NONE && note->kind != OBJ_NONE && is_set_once(p->o, note->name)) {
+        keep_both(p, note);
         return OK;
     }
     if (found && row.stamp >= note->stamp && !(named && row.kind == OBJ_NONE)) {

@@ -439,6 +439,25 @@ static void keep(struct push *p, const struct push_root *r, const struct remote_
                        r->ref, p->tocs.remote->name);
 }
 
+/* Two that were made independently under one name: neither gives way, whichever is newer. */
+static void keep_both(struct push *p, const struct push_root *r, const struct remote_note *there)
+{
+    char text[DIGEST_TEXT + 1];
+
+    digest_text(&there->target, text);
+    p->report->refs_kept++;
+    if (p->o->notes)
+        buf_printf(p->o->notes,
+                   "%s on %s is another one (%s) and was left alone; weir ref set NAME %s gives "
+                   "this one a name of its own to push\n",
+                   r->ref, p->tocs.remote->name, text, r->ref);
+    if (p->o->ref_count > 0 && !p->refused.code)
+        (void)!err_set(&p->refused, ERR_CHANGED,
+                       "%s on %s is another one and was left alone; weir ref set NAME %s gives "
+                       "this one a name of its own to push",
+                       r->ref, p->tocs.remote->name, r->ref);
+}
+
 static enum err_code send_ref(struct push *p, const struct push_root *r,
                               const struct remote_note *there, struct err *err)
 {
@@ -449,6 +468,11 @@ static enum err_code send_ref(struct push *p, const struct push_root *r,
 
     if (there && there->kind == r->kind && digest_eq(&there->target, &r->id))
         return OK;
+    if (there && there->kind != OBJ_NONE && p->o->once &&
+        strncmp(r->ref, p->o->once, strlen(p->o->once)) == 0) {
+        keep_both(p, r, there);
+        return OK;
+    }
     if (there && there->stamp >= r->stamp) {
         keep(p, r, there);
         return OK;

@@ -57,6 +57,8 @@ enum err_code writer_open(struct store *st, struct writer **out, struct err *err
 
     CHECK(pthread_mutex_init(&w->lock, NULL) == 0);
     CHECK(pthread_cond_init(&w->freed, NULL) == 0);
+    CHECK(pthread_cond_init(&w->sealer.work, NULL) == 0);
+    CHECK(pthread_cond_init(&w->sealer.done, NULL) == 0);
     w->st = st;
     w->epoch = stat.epoch;
     w->ids_max = WRITER_IDS_MAX;
@@ -104,6 +106,7 @@ void writer_release(struct writer *w)
 
     if (!w)
         return;
+    sealer_stop(w);
     large_free_streams(w);
     small_free_all(w);
     free_packs(w);
@@ -114,6 +117,8 @@ void writer_release(struct writer *w)
     free(w->loose);
     free_notes(w);
     claims_free(w->ids);
+    pthread_cond_destroy(&w->sealer.done);
+    pthread_cond_destroy(&w->sealer.work);
     pthread_cond_destroy(&w->freed);
     pthread_mutex_destroy(&w->lock);
     free(w);
@@ -367,10 +372,7 @@ static bool put_aside(struct writer *w, struct out_pack *p)
     if (p != w->open || (pack_writer_bytes(p->pack) < w->pack_bytes_max &&
                          pack_writer_records(p->pack) < PACK_RECORDS_TARGET))
         return false;
-    if (w->full_count == w->full_cap) {
-        w->full_cap = w->full_cap ? 2 * w->full_cap : 16;
-        w->full = mem_grow(w->full, w->full_cap, sizeof(*w->full));
-    }
+    w->full = writer_roomy(w->full, w->full_count, &w->full_cap, sizeof(*w->full));
     w->full[w->full_count++] = p;
     w->open = NULL;
     return true;
@@ -387,8 +389,12 @@ static enum err_code let_go(struct writer *w, struct out_pack *p, struct err *er
     writer_unlock(w);
     if (full)
         rc = pack_writer_rest(p->pack, err);
+    if (full && !rc)
+        rc = sealer_start(w, err);
     writer_lock(w);
     p->users--;
+    if (p != w->open && p->users == 0)
+        pthread_cond_signal(&w->sealer.work);
     part = !rc && !w->committing &&
            ((int64_t)w->full_count >= w->packs_pending_max ||
             (w->full_count > 0 && claims_count(w->ids, ID_WRITTEN) >= w->ids_max));

@@ -14,9 +14,10 @@
 
 /* ---- packs ------------------------------------------------------------------------------------- */
 
-static void drop_packs(struct out_pack **packs, size_t n)
+static void drop_packs(struct writer *w, struct out_pack **packs, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
+        sealer_wait(w, packs[i]);
         pack_writer_release(packs[i]->pack);
         free(packs[i]);
     }
@@ -29,6 +30,9 @@ static enum err_code seal(struct writer *w, struct out_pack **packs, size_t n, s
     enum err_code rc = OK;
 
     for (size_t i = 0; !rc && i < n; i++) {
+        writer_lock(w);
+        packs[i]->finished = true; /* the sealer need not begin with it any more */
+        writer_unlock(w);
         if (i > 0 && i + 1 == n)
             rc = os_fsync(w->st->packs, err);
         if (!rc)
@@ -189,7 +193,7 @@ enum err_code commit_part(struct writer *w, struct err *err)
     if (!rc && w->st->index)
         rc = part_to_index(w, packs, n, names, err);
     w->raced |= rc == ERR_CHANGED;
-    drop_packs(packs, n);
+    drop_packs(w, packs, n);
     free(packs);
     free(names);
     writer_lock(w);
@@ -320,21 +324,40 @@ static enum err_code put_journal(struct writer *w, struct err *err)
     return rc;
 }
 
+/* Everything there is.  The sealer, where there is one, makes the last pack durable while the names of the others are given. */
+static size_t last_packs(struct writer *w, struct out_pack ***out)
+{
+    struct out_pack **packs;
+    size_t n;
+
+    writer_lock(w);
+    if (w->open) {
+        w->full = writer_roomy(w->full, w->full_count, &w->full_cap, sizeof(*w->full));
+        w->full[w->full_count++] = w->open;
+        w->open = NULL;
+        pthread_cond_signal(&w->sealer.work);
+    }
+    n = w->full_count;
+    packs = mem_zero(n + 1, sizeof(*packs));
+    for (size_t i = 0; i < n; i++)
+        packs[i] = w->full[i];
+    writer_unlock(w);
+    *out = packs;
+    return n;
+}
+
 static enum err_code seal_all(struct writer *w, const struct digest *reused, size_t reused_count,
                               struct err *err)
 {
-    const size_t n = w->full_count + (w->open != NULL);
-    struct out_pack **packs = mem_zero(n + 1, sizeof(*packs));
+    struct out_pack **packs = NULL;
+    const size_t n = last_packs(w, &packs);
     struct digest *names = mem_zero(n + 1, sizeof(*names));
     enum err_code rc;
 
-    for (size_t i = 0; i < w->full_count; i++)
-        packs[i] = w->full[i];
-    if (w->open)
-        packs[n - 1] = w->open;
-    w->full_count = 0;
-    w->open = NULL;
     rc = seal(w, packs, n, names, err);
+    writer_lock(w);
+    w->full_count = 0; /* ours now, to be freed */
+    writer_unlock(w);
     if (!rc && w->st->index) {
         struct index_commit c = {
             .reused = reused,
@@ -350,7 +373,7 @@ static enum err_code seal_all(struct writer *w, const struct digest *reused, siz
             w->touch[i].time_ns = now;
         rc = tell_index(w, names, n, &c, err);
     }
-    drop_packs(packs, n);
+    drop_packs(w, packs, n);
     free(packs);
     free(names);
     return rc;

@@ -4,6 +4,7 @@
  *   writer_small.c   objects below LOOSE_MIN_BYTES: frames
  *   writer_large.c   files from LOOSE_MIN_BYTES on: one pass, loose or recipe
  *   writer_adopt.c   files that are moved in instead of copied
+ *   writer_seal.c    full packs made durable ahead of the commit
  *   writer_commit.c  making it durable and visible
  *
  * Life:     within writer_open .. writer_release.
@@ -11,7 +12,7 @@
  * Threads:  lock guards the lists; a struct small and a stream belong to one thread from get to put.
  * Errors:   writer_fail ends the session: the first error is what every later call answers.
  */
-/* long: five parts of one session */
+/* long: six parts of one session */
 #ifndef WEIR_STORE_WRITER_INTERNAL_H
 #define WEIR_STORE_WRITER_INTERNAL_H
 
@@ -33,6 +34,13 @@
 struct out_pack {
     struct pack_writer *pack;
     int users; /* threads that are putting a record into it */
+    bool sealing, finished; /* by the sealer */
+};
+/* The thread that makes full packs durable (writer_seal.c); started with the first of them. */
+struct sealer {
+    pthread_t thread;
+    pthread_cond_t work, done;
+    bool running, ending;
 };
 /* A record that may only become visible after everything else: it goes into the last pack. */
 struct note {
@@ -97,6 +105,7 @@ struct writer {
     struct out_pack **full;
     size_t full_count, full_cap;
     bool committing; /* a partial commit runs */
+    struct sealer sealer;
 
     struct small *small_free, *small_made;
     struct stream *streams_free[STREAMS_MAX];
@@ -201,6 +210,12 @@ void large_free_streams(struct writer *w);
 bool adopt_disturbed(const struct large_source *from);
 void adopt_finish(struct writer *w);  /* after the commit: old names go */
 void adopt_give_up(struct writer *w); /* without one: sources get their mode back */
+
+/* ---- writer_seal.c ---- */
+/* Fine when it runs already. */
+MUST_USE enum err_code sealer_start(struct writer *w, struct err *err);
+void sealer_wait(struct writer *w, const struct out_pack *p); /* until it has let go of this one */
+void sealer_stop(struct writer *w); /* what it has not begun stays undone */
 
 /* ---- writer_commit.c ---- */
 /* Packs that are full become durable and known now: called with nothing held, when too many wait. */

@@ -416,10 +416,6 @@ static enum err_code run(struct large *l, struct digest *id, struct err *err)
     size_t n;
 
     rc = stream_start(l->stream, l->from->fd, l->size, l->cutter, err);
-    if (!rc)
-        rc = stream_prime(l->stream, err);
-    if (rc == ERR_CHANGED)
-        err_prefix(err, "%s", l->from->path);
     if (!rc && l->mode == MODE_UNDECIDED)
         rc = probe_plan(l, err);
     while (!rc) {

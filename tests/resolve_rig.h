@@ -7,6 +7,7 @@
  * Threads:  one.
  * Errors:   every failure ends the test.
  */
+/* long: test programs are one source file each, so what they share is inline here */
 #ifndef WEIR_TESTS_RESOLVE_RIG_H
 #define WEIR_TESTS_RESOLVE_RIG_H
 

@@ -5,6 +5,7 @@
  * Threads:  one.
  * Errors:   every failure ends the test.
  */
+/* long: the whole of what tests of sources, programs and downloads share */
 #ifndef WEIR_TESTS_SOURCE_RIG_H
 #define WEIR_TESTS_SOURCE_RIG_H
 

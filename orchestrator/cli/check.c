@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "orchestrator/cli/commands.h"
-#include "orchestrator/pipeline.h"
+#include "orchestrator/pipeline_image.h"
 
 /* ---- problems ---------------------------------------------------------------------------------- */
 
@@ -62,14 +62,14 @@ static size_t tell_problems(const struct cli *c, const struct buf *problems, str
 }
 
 static enum err_code load(const struct cli *c, const char *file, const struct pipeline_options *o,
-                          struct pipeline **out, struct err *err)
+                          const char *weir_dir, struct pipeline **out, struct err *err)
 {
     struct buf problems;
     enum err_code rc;
     size_t count;
 
     buf_init(&problems, 1 << 20);
-    rc = pipeline_load(file, o, out, &problems, err);
+    rc = pipeline_load_kept(file, o, weir_dir, out, &problems, err);
     if (rc == ERR_INPUT || rc == ERR_USAGE) {
         struct err ignored = ERR_INIT; /* the problems matter more than a broken stdout */
 
@@ -85,8 +85,8 @@ static enum err_code load(const struct cli *c, const char *file, const struct pi
 
 /* ---- what commands share ------------------------------------------------------------------------ */
 
-enum err_code cli_pipeline(const struct cli *c, const char *file, struct pipeline **out,
-                           struct err *err)
+enum err_code cli_pipeline_kept(const struct cli *c, const char *file, const char *weir_dir,
+                                struct pipeline **out, struct err *err)
 {
     const char **profiles = cli_values(c, "profile"), **files = cli_values(c, "param-file"),
                **sets = cli_values(c, "set");
@@ -99,12 +99,31 @@ enum err_code cli_pipeline(const struct cli *c, const char *file, struct pipelin
     if (!file)
         rc = pipeline_find_file(".", &found, err);
     if (rc == OK)
-        rc = load(c, file ? file : found.p, &o, out, err);
+        rc = load(c, file ? file : found.p, &o, weir_dir, out, err);
     buf_release(&found);
     free(profiles);
     free(files);
     free(sets);
     return rc;
+}
+
+enum err_code cli_pipeline(const struct cli *c, const char *file, struct pipeline **out,
+                           struct err *err)
+{
+    return cli_pipeline_kept(c, file, NULL, out, err);
+}
+
+enum err_code cli_open_pipeline(const struct cli *c, const char *file, enum store_mode mode,
+                                struct store **st, struct pipeline **out, struct err *err)
+{
+    struct err closed = ERR_INIT;
+    const enum err_code no_store = cli_open(c, mode, st, &closed),
+                        rc = cli_pipeline_kept(c, file, no_store ? NULL : (*st)->root, out, err);
+
+    if (rc || !no_store)
+        return rc;
+    *err = closed; /* a wrong file is told even where there is no store */
+    return no_store;
 }
 
 /* ---- check ------------------------------------------------------------------------------------- */
@@ -120,7 +139,7 @@ static enum err_code check_profiles(const struct cli *c, const struct pipeline *
         struct pipeline *with = NULL;
         struct err each = ERR_INIT;
 
-        if (load(c, p->file, &o, &with, &each))
+        if (load(c, p->file, &o, NULL, &with, &each))
             rc = err_set(err, each.code, "%s, with --profile %s", each.text, p->profiles[i]);
         pipeline_free(with);
     }

@@ -61,6 +61,14 @@ MUST_USE enum err_code cli_selection(const struct cli *c, const struct pipeline 
 MUST_USE enum err_code cli_read_ledger(struct store *st, struct ledger **out, struct err *err);
 void cli_time_text(int64_t ms, char out[24]); /* "1.2s", "3m12s", "2h05m" */
 
+/* Both, the pipeline from .weir/cache when it is the same as the last time (pipeline_image.h). */
+MUST_USE enum err_code cli_pipeline_kept(const struct cli *c, const char *file,
+                                         const char *weir_dir, struct pipeline **out,
+                                         struct err *err);
+MUST_USE enum err_code cli_open_pipeline(const struct cli *c, const char *file,
+                                         enum store_mode mode, struct store **st,
+                                         struct pipeline **out, struct err *err);
+
 struct object;
 /* As many first bytes as the safetensors reader wants (store/cut.h). */
 MUST_USE enum err_code cli_read_head(struct object *o, struct buf *head, struct err *err);

@@ -9,6 +9,7 @@
 #include "orchestrator/record.h"
 #include "store/action.h"
 #include "store/reader.h"
+#include "store/tree.h"
 
 #define EVENTS_MAX (64 << 20)
 
@@ -17,6 +18,8 @@ struct sides {
     struct store *st;
     struct ledger *l;
     struct run_view *v[2];
+    struct tree
+        kept[2]; /* {TASK: result} of the run's tree: also what was cached before it began */
     struct buf out;
     size_t equal, differ;
 };
@@ -115,7 +118,8 @@ static json_t *borrow(const json_t *v) /* jansson's readers take no const */
 static enum err_code diff_task(struct sides *s, const struct run_task *a, const struct run_task *b,
                                json_t **out, struct err *err)
 {
-    const bool keys_differ = a && b && !digest_eq(&a->key, &b->key);
+    const bool keys_differ = a && b && !digest_eq(&a->key, &b->key) &&
+                             (digest_is_zero(&a->result) || !digest_eq(&a->result, &b->result));
     json_t *actions[2] = {0}, *metrics[2] = {0};
     enum err_code rc = OK;
 
@@ -133,7 +137,7 @@ static enum err_code diff_task(struct sides *s, const struct run_task *a, const 
         rc = read_metrics(s->st, a, &metrics[0], err);
     if (!rc)
         rc = read_metrics(s->st, b, &metrics[1], err);
-    if (!rc && a && b) {
+    if (!rc && a && b && a->outputs && b->outputs) { /* of equal actions nothing else is known */
         diff_maps(*out, "outputs", borrow(a->outputs), borrow(b->outputs), "digest");
         diff_maps(*out, "metrics", metrics[0], metrics[1], NULL);
     }
@@ -191,12 +195,22 @@ static json_t *end_json(const struct run_task *t)
              : json_null();
 }
 
+/* A result holds its action: equal results are of equal tasks. */
+static bool same_task(const struct run_task *a, const struct run_task *b)
+{
+    if (!a || !b)
+        return false;
+    if (!digest_is_zero(&a->result) && digest_eq(&a->result, &b->result))
+        return true;
+    return !digest_is_zero(&a->key) && digest_eq(&a->key, &b->key);
+}
+
 static enum err_code one(struct sides *s, const char *name, const struct run_task *a,
                          const struct run_task *b, struct err *err)
 {
     json_t *diffs = NULL;
     enum err_code rc = diff_task(s, a, b, &diffs, err);
-    const bool same = !rc && a && b && json_array_size(diffs) == 0 && digest_eq(&a->key, &b->key);
+    const bool same = !rc && same_task(a, b) && json_array_size(diffs) == 0;
 
     s->equal += same;
     s->differ += !same;
@@ -222,16 +236,139 @@ static void put_run(struct buf *out, const struct run_view *v)
                    json_is_true(json_object_get(git, "dirty")) ? " with changes" : "");
 }
 
+/* ---- tasks that were known at the start have no events: the run's tree tells their results ----------- */
+
+static enum err_code read_tree(struct store *st, const struct digest *id, struct tree *out,
+                               struct err *err)
+{
+    struct buf text = {0};
+    enum err_code rc;
+
+    buf_init(&text, TREE_BYTES_MAX);
+    rc = object_read(st, id, TREE_BYTES_MAX, &text, err);
+    if (!rc)
+        rc = tree_decode(text.p, text.n, -1, "tasks of a run", out, err);
+    buf_release(&text);
+    return rc;
+}
+
+static enum err_code read_kept(struct sides *s, int side, struct err *err)
+{
+    char name[64];
+    struct digest d;
+    enum obj_kind kind;
+    enum err_code rc;
+
+    (void)snprintf(name, sizeof(name), "runs/run-%lld:tasks", (long long)s->v[side]->row.run);
+    rc = store_resolve(s->st, str_of(name), &d, &kind, err);
+    if (!rc && kind == OBJ_TREE)
+        rc = read_tree(s->st, &d, &s->kept[side], err);
+    if (rc != ERR_NOT_FOUND)
+        return rc;
+    *err = (struct err)ERR_INIT; /* a run that did not end well has none */
+    return OK;
+}
+
+/* From events, else from the tree: its key is the digest of the action in its result. */
+static bool same_result(const struct sides *s, const char *name)
+{
+    const struct run_task *a = run_view_task(s->v[0], name), *b = run_view_task(s->v[1], name);
+
+    return a && b && !digest_is_zero(&a->result) && digest_eq(&a->result, &b->result) &&
+           digest_is_zero(&a->key) && digest_is_zero(&b->key);
+}
+
+static enum err_code find_task(struct sides *s, int side, const char *name, struct run_task *own,
+                               const struct run_task **out, struct err *err)
+{
+    const struct tree_entry *e;
+    struct tree result = {0};
+    struct buf escaped;
+    enum err_code rc = OK;
+
+    *out = run_view_task(s->v[side], name);
+    if (*out && (!digest_is_zero(&(*out)->key) || digest_is_zero(&(*out)->result)))
+        return OK;
+    if (*out) {
+        *own = **out;
+    } else {
+        buf_init(&escaped, 1 << 16);
+        rc = record_name_escape(name, &escaped, err);
+        e = rc ? NULL : tree_find(&s->kept[side], (struct str){escaped.p, escaped.n});
+        buf_release(&escaped);
+        if (!e)
+            return rc;
+        *own = (struct run_task){.name = name, .state = "cached", .result = e->digest};
+    }
+    rc = read_tree(s->st, &own->result, &result, err);
+    e = rc ? NULL : tree_find(&result, STR("action.json"));
+    if (e)
+        own->key = e->digest;
+    tree_release(&result);
+    *out = own;
+    return rc;
+}
+
+static enum err_code pair(struct sides *s, const char *name, struct err *err)
+{
+    struct run_task own[2];
+    const struct run_task *t[2] = {NULL, NULL};
+    enum err_code rc;
+
+    if (!s->c->json && same_result(s, name)) { /* both cached: nothing to read */
+        s->equal++;
+        return OK;
+    }
+    rc = find_task(s, 0, name, &own[0], &t[0], err);
+
+    if (!rc)
+        rc = find_task(s, 1, name, &own[1], &t[1], err);
+    return rc ? rc : one(s, name, t[0], t[1], err);
+}
+
+/* What only trees know, and both alike, is only counted. */
+static enum err_code kept_pairs(struct sides *s, int side, struct err *err)
+{
+    const struct tree *mine = &s->kept[side], *other = &s->kept[!side];
+    enum err_code rc = OK;
+
+    for (size_t i = 0; !rc && i < mine->count; i++) {
+        const struct tree_entry *e = &mine->entries[i], *o = tree_find(other, e->name);
+        char *name = mem_strndup(e->name.p, e->name.n), *to = name;
+
+        for (const char *from = name; *from; from++) /* %2F and %25 */
+            if (strncmp(from, "%2F", 3) == 0 || strncmp(from, "%25", 3) == 0) {
+                *to++ = from[2] == 'F' ? '/' : '%';
+                from += 2;
+            } else {
+                *to++ = *from;
+            }
+        *to = '\0';
+        if (!run_view_task(s->v[0], name) && !run_view_task(s->v[1], name) && !(side && o)) {
+            if (o && digest_eq(&o->digest, &e->digest))
+                s->equal++;
+            else
+                rc = pair(s, name, err);
+        }
+        free(name);
+    }
+    return rc;
+}
+
 static enum err_code all_tasks(struct sides *s, struct err *err)
 {
     const struct run_view *a = s->v[0], *b = s->v[1];
     enum err_code rc = OK;
 
+    for (int side = 0; !rc && side < 2; side++)
+        rc = read_kept(s, side, err);
     for (size_t i = 0; !rc && i < a->task_count; i++)
-        rc = one(s, a->tasks[i].name, &a->tasks[i], run_view_task(b, a->tasks[i].name), err);
+        rc = pair(s, a->tasks[i].name, err);
     for (size_t i = 0; !rc && i < b->task_count; i++)
         if (!run_view_task(a, b->tasks[i].name))
-            rc = one(s, b->tasks[i].name, NULL, &b->tasks[i], err);
+            rc = pair(s, b->tasks[i].name, err);
+    for (int side = 0; !rc && side < 2; side++)
+        rc = kept_pairs(s, side, err);
     return rc;
 }
 
@@ -262,6 +399,8 @@ static enum err_code diff_run(struct cli *c, struct err *err)
                    s.differ == 1 ? "s" : "", s.equal);
         rc = cli_write(s.out.p, s.out.n, err);
     }
+    tree_release(&s.kept[0]);
+    tree_release(&s.kept[1]);
     run_view_free(s.v[0]);
     run_view_free(s.v[1]);
     buf_release(&s.out);

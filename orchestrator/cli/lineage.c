@@ -39,19 +39,36 @@ static void release(struct at *at)
     free(at->task);
 }
 
+/* No kept run has it: the newest one says what there is. */
+static enum err_code not_in_any(struct at *at, struct err *err)
+{
+    struct err ignored = ERR_INIT;
+    struct lineage *g = NULL;
+    int64_t *runs = NULL;
+    size_t n = 0;
+    enum err_code rc = ERR_NOT_FOUND;
+
+    if (run_kept(at->st, &runs, &n, &ignored) == OK && n > 0 &&
+        lineage_load(at->st, runs[0], &g, &ignored) == OK) {
+        *err = (struct err)ERR_INIT;
+        rc = lineage_unknown(g, at->task, err);
+    }
+    lineage_free(g);
+    free(runs);
+    return rc;
+}
+
 /* The run that --run names, or the newest kept one in which the task has a result. */
 static enum err_code which_run(const struct cli *c, struct at *at, struct err *err)
 {
     const char *run = cli_value(c, "run");
     enum err_code rc;
 
-    if (!run)
-        return run_output_run(at->st, at->task, &at->run, err);
-    rc = ledger_open(at->st->root, LEDGER_READ, &at->l, err);
-    if (rc == ERR_NOT_FOUND) { /* a store that was pulled has runs and no ledger */
-        *err = (struct err)ERR_INIT;
-        rc = OK;
+    if (!run) {
+        rc = run_output_run(at->st, at->task, &at->run, err);
+        return rc == ERR_NOT_FOUND ? not_in_any(at, err) : rc;
     }
+    rc = cli_read_ledger(at->st, &at->l, err);
     return rc ? rc : run_number(at->st, at->l, run, &at->run, err);
 }
 
@@ -69,6 +86,7 @@ static void split(const char *what, struct at *at)
 static enum err_code find_output(struct at *at, struct err *err)
 {
     const struct lineage_node *n = &at->g->nodes[at->node];
+    const char **names, *near;
 
     at->digest = n->digest;
     at->kind = n->kind == LINEAGE_TASK ? OBJ_TREE : OBJ_NONE;
@@ -80,8 +98,18 @@ static enum err_code find_output(struct at *at, struct err *err)
             at->kind = n->outputs[i].object;
             return OK;
         }
-    return err_set(err, ERR_NOT_FOUND, "%s has no output %s in run-%lld", at->task, at->output,
-                   (long long)at->run);
+    names = mem_zero(n->output_count + 1, sizeof(*names));
+    for (size_t i = 0; i < n->output_count; i++)
+        names[i] = n->outputs[i].name;
+    near = str_nearest(at->output, names, n->output_count);
+    (void)err_set(err, ERR_NOT_FOUND, "%s has no output '%s' in run-%lld; %s%s%s", at->task,
+                  at->output, (long long)at->run, near ? "did you mean '" : "it has '",
+                  near              ? near
+                  : n->output_count ? names[0]
+                                    : "",
+                  near ? "'?" : "'");
+    free(names);
+    return ERR_NOT_FOUND;
 }
 
 static enum err_code find(const struct cli *c, const char *what, struct at *at, struct err *err)
@@ -97,10 +125,9 @@ static enum err_code find(const struct cli *c, const char *what, struct at *at, 
         return rc;
     at->node = lineage_find(at->g, at->task);
     if (at->node < 0)
-        return err_set(err, ERR_NOT_FOUND,
-                       "run-%lld has neither a task nor a source %s; weir show run-%lld lists them",
-                       (long long)at->run, at->task, (long long)at->run);
-    return find_output(at, err);
+        return lineage_unknown(at->g, at->task, err);
+    rc = find_output(at, err);
+    return rc ? rc : lineage_extend(at->g, err);
 }
 
 static enum err_code print_graph(const struct cli *c, struct at *at, bool up, struct err *err)
@@ -159,11 +186,11 @@ const struct cli_command cli_lineage = {
     .args_max = 1,
     .summary = "what an artifact was made of: tasks, programs, params, sources, licences",
     .example = "weir lineage export.turbo\nweir lineage merge.model --dot | dot -Tsvg > merge.svg",
-    .json = "{\"begin\":{...},\"edges\":[{\"digest\",\"from\",\"input\",\"output\",\"to\"}],"
-            "\"license\":\"...\","
-            "\"nodes\":[{\"action\",\"digest\",\"kind\",\"name\",\"outputs\"}],\"of\":\"...\","
-            "\"run\":41,"
-            "\"weir\":\"lineage/1\"}",
+    .json =
+        "{\"begin\":{...},\"digest\":\"sha256:...\",\"edges\":[{\"digest\",\"from\",\"input\","
+        "\"output\",\"to\"}],\n\"kind\":\"blob\"|\"tree\"|\"result\",\"license\":\"...\",\"nodes\":"
+        "[{\"action\",\"digest\",\"key\",\"kind\",\"name\",\"outputs\"}],\n\"of\":\"...\","
+        "\"run\":41,\"weir\":\"lineage/1\"}",
     .options = lineage_options,
     .run = lineage_run,
 };
@@ -295,6 +322,26 @@ static enum err_code trace_in(const struct cli *c, struct at *at, const char *so
     return rc;
 }
 
+static enum err_code no_trace(struct at *at, const char *source, const char *what,
+                              const int64_t *runs, size_t n, struct err *err)
+{
+    struct err ignored = ERR_INIT;
+    struct lineage *g = NULL;
+    struct buf name = {0};
+    const bool newest = source && n > 0 && lineage_load(at->st, runs[0], &g, &ignored) == OK;
+
+    buf_init(&name, 4096);
+    buf_printf(&name, "sources.%s", source ? source : "");
+    (void)err_set(err, ERR_NOT_FOUND, "no kept run has used %s", source ? source : what);
+    if (newest && name.p) {
+        *err = (struct err)ERR_INIT;
+        (void)lineage_unknown(g, name.p, err);
+    }
+    lineage_free(g);
+    buf_release(&name);
+    return ERR_NOT_FOUND;
+}
+
 static enum err_code trace_run(struct cli *c, struct err *err)
 {
     const char *source = cli_value(c, "source");
@@ -317,7 +364,7 @@ static enum err_code trace_run(struct cli *c, struct err *err)
         rc = trace_in(c, &at, source, &d, &any, err);
     }
     if (!rc && !any)
-        rc = err_set(err, ERR_NOT_FOUND, "no kept run has used %s", source ? source : c->args[0]);
+        rc = no_trace(&at, source, c->arg_count ? c->args[0] : "", runs, n, err);
     free(runs);
     release(&at);
     return rc;
@@ -359,11 +406,15 @@ static enum err_code policy_lets_out(struct at *at, const char *spdx, struct err
             lists[k][i] = json_string_value(json_array_get(list, i));
     }
     buf_init(&why, ERR_TEXT_MAX);
-    if (!licence_passes(spdx, lists[0], lists[1], &why))
-        rc = err_set(
-            err, ERR_DENIED,
-            "policy does not let %s%s%s leave: %.300s; weir lineage shows where it comes from",
-            at->task, at->output ? "." : "", at->output ? at->output : "", why.p ? why.p : spdx);
+    if (!licence_passes(spdx, lists[0], lists[1], &why)) {
+        const char *source = lineage_blame(at->g, at->node, lists[0], lists[1]);
+
+        rc = err_set(err, ERR_DENIED,
+                     "policy does not let %s%s%s leave: %.300s%s%s; weir lineage shows where it "
+                     "comes from",
+                     at->task, at->output ? "." : "", at->output ? at->output : "",
+                     why.p ? why.p : spdx, source ? ", from source " : "", source ? source : "");
+    }
     buf_release(&why);
     return rc;
 }

@@ -1,6 +1,7 @@
 #include "orchestrator/cli/live.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,6 @@
 
 #define TAIL_BYTES (16 << 10)
 #define NAME_MAX_WIDTH 44
-#define RUNNING_LINES_MAX 12
 #define METRICS_SHOWN 3
 
 /* ---- numbers ----------------------------------------------------------------------------------- */
@@ -30,6 +30,37 @@ void live_duration(int64_t ms, char out[24])
         (void)snprintf(out, 24, "%lldh%02lldm", s / 3600, s / 60 % 60);
 }
 
+void live_clean(struct buf *out, const char *text, size_t n)
+{
+    struct buf escaped;
+
+    buf_init(&escaped, 8 * n + 16);
+    cli_escape(&escaped, text, n);
+    for (size_t i = 0; i < escaped.n; i++) {
+        buf_char(out, escaped.p[i]);
+        if (escaped.n - i >= 3 && memcmp(escaped.p + i, "%25", 3) == 0)
+            i += 2;
+    }
+    buf_release(&escaped);
+}
+
+/* Into storage of room bytes, cut at a whole character. */
+static void clean_into(char *out, size_t room, const char *text)
+{
+    struct buf clean;
+    size_t n;
+
+    buf_init(&clean, 1 << 20);
+    live_clean(&clean, text, strnlen(text, 4 * room));
+    for (n = clean.n < room ? clean.n : room - 1; n > 0 && n < clean.n; n--)
+        if (((unsigned char)clean.p[n] & 0xC0) != 0x80)
+            break;
+    if (n > 0)
+        memcpy(out, clean.p, n);
+    out[n] = '\0';
+    buf_release(&clean);
+}
+
 static void add_metrics(const json_t *values, struct live_progress *out)
 {
     const char *name;
@@ -40,16 +71,18 @@ static void add_metrics(const json_t *values, struct live_progress *out)
     out->metrics[0] = '\0';
     json_object_foreach((json_t *)(uintptr_t)values, name, value)
     {
+        char label[25];
         int wrote;
 
+        clean_into(label, sizeof(label), name);
         if (shown == METRICS_SHOWN || n + 48 > sizeof(out->metrics))
             break;
         if (json_is_number(value))
-            wrote = snprintf(out->metrics + n, sizeof(out->metrics) - n, "%s%.24s %.4g",
-                             shown ? "  " : "", name, json_number_value(value));
+            wrote = snprintf(out->metrics + n, sizeof(out->metrics) - n, "%s%s %.4g",
+                             shown ? "  " : "", label, json_number_value(value));
         else
-            wrote = snprintf(out->metrics + n, sizeof(out->metrics) - n, "%s%.24s nan",
-                             shown ? "  " : "", name);
+            wrote = snprintf(out->metrics + n, sizeof(out->metrics) - n, "%s%s nan",
+                             shown ? "  " : "", label);
         n += (size_t)wrote;
         shown++;
     }
@@ -66,7 +99,7 @@ static void take_line(const char *line, size_t n, struct live_progress *out)
         out->known = true;
         out->done = json_number_value(json_object_get(v, "done"));
         out->total = json_number_value(json_object_get(v, "total"));
-        (void)snprintf(out->unit, sizeof(out->unit), "%s", unit ? unit : "");
+        clean_into(out->unit, sizeof(out->unit), unit ? unit : "");
     } else if (kind && strcmp(kind, "metric") == 0 &&
                json_is_object(json_object_get(v, "values"))) {
         add_metrics(json_object_get(v, "values"), out);
@@ -115,13 +148,88 @@ void live_progress_read(const char *dir, struct live_progress *out)
     os_close_quiet(&fd);
 }
 
+/* ---- one line ---------------------------------------------------------------------------------- */
+
+void live_progress_text(const struct live_progress *p, int64_t ms, double rate, struct buf *out)
+{
+    const bool known = p->known && p->total > 0 && p->done >= 0;
+    char took[24];
+
+    if (known) {
+        const double part = p->done < p->total ? p->done / p->total : 1;
+
+        buf_printf(out, "\u25b6 %3.0f%%  %.10g/%.10g%s%s", floor(100 * part), p->done, p->total,
+                   p->unit[0] ? " " : "", p->unit);
+    } else {
+        live_duration(ms, took);
+        buf_printf(out, "\u25b6 %s", took);
+    }
+    if (rate > 0)
+        buf_printf(out, "  %.3g/s", rate);
+    if (p->metrics[0])
+        buf_printf(out, "  %s", p->metrics);
+    /* Past a month it is no estimate any more. */
+    if (known && rate > 0 && p->done < p->total && (p->total - p->done) / rate < 2.6e6) {
+        live_duration((int64_t)((p->total - p->done) / rate * 1000), took);
+        buf_printf(out, "  eta %s", took);
+    }
+}
+
+/* The character at p: its bytes, and the columns it takes.  The text is clean UTF-8 (live_clean). */
+static size_t character(const char *p, size_t n, int *columns)
+{
+    const unsigned char c = (unsigned char)*p;
+    const size_t length = c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+    uint32_t u = length == 1 ? c : c & (0x7Fu >> length);
+
+    for (size_t i = 1; i < length && i < n; i++)
+        u = u << 6 | ((unsigned char)p[i] & 0x3F);
+    /* Combining marks take none; East Asian scripts and pictures two. */
+    *columns =
+        (u >= 0x300 && u < 0x370) || u == 0x200B || u == 0x200D || (u >= 0xFE00 && u < 0xFE10) ? 0
+        : (u >= 0x1100 && u < 0x1160) || (u >= 0x2E80 && u < 0xA4D0) ||
+                (u >= 0xAC00 && u < 0xD7A4) || (u >= 0xF900 && u < 0xFB00) ||
+                (u >= 0xFE30 && u < 0xFE70) || (u >= 0xFF00 && u < 0xFF61) ||
+                (u >= 0x1F300 && u < 0x1FB00) || (u >= 0x20000 && u < 0x40000)
+            ? 2
+            : 1;
+    return length < n ? length : n;
+}
+
+int live_cut(struct buf *text, int columns)
+{
+    int used = 0, fits_columns = 0;
+    size_t fits = 0; /* what leaves room for the sign that it was cut */
+
+    for (size_t i = 0; i < text->n;) {
+        int wide;
+        const size_t n = character(text->p + i, text->n - i, &wide);
+
+        if (used + wide > columns) {
+            text->n = fits;
+            text->p[fits] = '\0';
+            buf_str(text, "\u2026");
+            return fits_columns + 1;
+        }
+        used += wide;
+        i += n;
+        if (used < columns) {
+            fits = i;
+            fits_columns = used;
+        }
+    }
+    return used;
+}
+
 /* ---- drawing ----------------------------------------------------------------------------------- */
 
-static int columns(void)
+static void size_of_terminal(int *columns, int *rows)
 {
     struct winsize w;
+    const bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0;
 
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col : 80;
+    *columns = known ? w.ws_col : 80;
+    *rows = known && w.ws_row > 0 ? w.ws_row : 24;
 }
 
 void live_begin(struct live *v, const struct cli *c, const struct pipeline *p)
@@ -145,8 +253,14 @@ void live_begin(struct live *v, const struct cli *c, const struct pipeline *p)
 /* Takes the lines of what runs off the screen, so that a line that stays can be written. */
 static void erase(struct live *v)
 {
-    if (v->drawn > 0)
-        printf("\033[%dA\033[J", v->drawn);
+    int columns, rows, up = 0;
+
+    if (v->drawn == 0)
+        return;
+    size_of_terminal(&columns, &rows);
+    for (int i = 0; i < v->drawn; i++)
+        up += 1 + (v->drawn_width[i] > 0 ? (v->drawn_width[i] - 1) / columns : 0);
+    printf("\033[%dA\r\033[J", up < rows ? up : rows);
     v->drawn = 0;
 }
 
@@ -155,25 +269,51 @@ static const char *paint(const struct live *v, const char *code)
     return v->colour ? code : "";
 }
 
+static void add_name(const struct live *v, const char *name, struct buf *out)
+{
+    struct buf text = {0};
+    int used;
+
+    buf_init(&text, 4096);
+    cli_escape(&text, name, strlen(name));
+    used = live_cut(&text, 4096);
+    buf_printf(out, " %s%*s ", text.p ? text.p : "", used < v->width ? v->width - used : 0, "");
+    buf_release(&text);
+}
+
 static void put_name(const struct live *v, const char *name)
 {
     struct buf text = {0};
 
-    buf_init(&text, 4096);
-    cli_escape(&text, name, strlen(name));
-    printf(" %-*s ", v->width, text.p ? text.p : "");
+    buf_init(&text, 1 << 16);
+    add_name(v, name, &text);
+    printf("%s", text.p ? text.p : "");
     buf_release(&text);
+}
+
+static void put_text(const char *before, const char *text, const char *after)
+{
+    struct buf clean = {0};
+
+    buf_init(&clean, 1 << 20);
+    live_clean(&clean, text, strlen(text));
+    printf("%s%s%s", before, clean.p ? clean.p : "", after);
+    buf_release(&clean);
 }
 
 static const char *sign(const struct live *v, enum sched_state s)
 {
     if (!v->terminal)
-        return s == SCHED_FAILED ? "FAILED" : sched_state_words[s];
+        return s == SCHED_FAILED       ? "FAILED"
+               : s == SCHED_UNSELECTED ? "left out"
+                                       : sched_state_words[s];
     if (s == SCHED_CACHED)
         return "\u2713 cached";
     if (s == SCHED_DONE)
         return "\u2713";
-    return s == SCHED_FAILED ? "\u2717 failed" : sched_state_words[s];
+    if (s == SCHED_FAILED)
+        return "\u2717 failed";
+    return s == SCHED_UNSELECTED ? "left out" : sched_state_words[s];
 }
 
 static void put_tail(const struct live *v, const char *tail)
@@ -186,7 +326,7 @@ static void put_tail(const struct live *v, const char *tail)
     buf_init(&text, 1 << 16);
     while (cli_next_line(&list, &at, &line)) {
         buf_clear(&text);
-        cli_escape(&text, line.p, line.n);
+        live_clean(&text, line.p, line.n);
         printf("   %s|%s %s\n", paint(v, "\033[2m"), paint(v, "\033[0m"), text.p ? text.p : "");
     }
     buf_release(&text);
@@ -206,52 +346,96 @@ static void put_ended(struct live *v, const struct run_event *e)
         printf(" %s", took);
     }
     if (e->reason)
-        printf("  %s", e->reason);
+        put_text("  ", e->reason, "");
     printf("\n");
     if (e->log_tail)
         put_tail(v, e->log_tail);
 }
 
-static void put_running(const struct live *v, const struct run_running *r, int width)
+/* Units a second since this attempt was first looked at; 0: not known yet. */
+static double rate_of(struct live *v, const struct run_running *r, const struct live_progress *p)
+{
+    struct live_seen *s = NULL;
+    const int64_t now = os_now_ns();
+
+    for (int i = 0; i < LIVE_LINES_MAX && !s; i++)
+        if (v->seen[i].task == r->task && v->seen[i].attempt == r->attempt)
+            s = &v->seen[i];
+    if (s)
+        return now > s->at_ns && p->done > s->done
+                   ? (p->done - s->done) / ((double)(now - s->at_ns) / 1e9)
+                   : 0;
+    s = &v->seen[0];
+    for (int i = 1; i < LIVE_LINES_MAX; i++)
+        if (v->seen[i].at_ns < s->at_ns)
+            s = &v->seen[i];
+    *s = (struct live_seen){r->task, r->attempt, p->done, now};
+    return 0;
+}
+
+static void put_line(struct live *v, struct buf *line, int columns)
+{
+    /* The last column stays free: some terminals wrap when it is written. */
+    v->drawn_width[v->drawn++] = live_cut(line, columns > 1 ? columns - 1 : 1);
+    printf("%s\n", line->p ? line->p : "");
+}
+
+static void put_running(struct live *v, const struct run_running *r, int columns)
 {
     struct live_progress p;
-    char took[24], line[512], eta[40] = "";
-    const int64_t ms = (os_now_ns() - r->started_ns) / 1000000;
+    struct buf line = {0};
+    double rate;
 
+    buf_init(&line, 1 << 16);
     live_progress_read(r->dir, &p);
-    live_duration(ms, took);
-    if (p.known && p.total > 0 && p.done > 0 && p.done < p.total) {
-        char left[24];
+    rate = p.known ? rate_of(v, r, &p) : 0;
+    add_name(v, r->task->name, &line);
+    live_progress_text(&p, (os_now_ns() - r->started_ns) / 1000000, rate, &line);
+    put_line(v, &line, columns);
+    buf_release(&line);
+}
 
-        live_duration((int64_t)((double)ms * (p.total - p.done) / p.done), left);
-        (void)snprintf(eta, sizeof(eta), "  eta %s", left);
-    }
-    if (p.known && p.total > 0)
-        (void)snprintf(line, sizeof(line), "\u25b6 %3.0f%%  %.0f/%.0f %s  %s%s",
-                       100 * p.done / p.total, p.done, p.total, p.unit, p.metrics, eta);
-    else
-        (void)snprintf(line, sizeof(line), "\u25b6 %s  %s", took, p.metrics);
-    put_name(v, r->task->name);
-    printf("%.*s\n", width > v->width + 4 ? (width - v->width - 4) : 8, line);
+/* How far the whole run is. */
+static void put_count(struct live *v, const struct run_event *e, size_t hidden, int columns)
+{
+    struct buf line = {0};
+    int64_t ended = 0;
+
+    for (int i = 0; i < SCHED_STATE_COUNT; i++)
+        if (e->counts && i >= SCHED_CACHED) /* states from there on are final */
+            ended += e->counts[i];
+    buf_init(&line, 4096);
+    buf_str(&line, " ");
+    if (hidden > 0)
+        buf_printf(&line, "... and %zu more; ", hidden);
+    buf_printf(&line, "%lld of %lld tasks done, %zu running", (long long)ended, (long long)v->tasks,
+               e->running_count);
+    put_line(v, &line, columns);
+    buf_release(&line);
 }
 
 static void draw_running(struct live *v, const struct run_event *e)
 {
-    const int width = columns();
+    int columns, rows;
+    size_t lines = LIVE_LINES_MAX - 1;
 
     erase(v);
-    for (size_t i = 0; i < e->running_count && i < RUNNING_LINES_MAX; i++) {
-        put_running(v, &e->running[i], width);
-        v->drawn++;
-    }
-    if (e->running_count > RUNNING_LINES_MAX) {
-        printf(" ... and %zu more\n", e->running_count - RUNNING_LINES_MAX);
-        v->drawn++;
-    }
+    size_of_terminal(&columns, &rows);
+    /* More than the screen holds cannot be taken off it again. */
+    if (rows < LIVE_LINES_MAX + 2)
+        lines = rows > 4 ? (size_t)rows - 3 : 1;
+    if (e->running_count < lines)
+        lines = e->running_count;
+    for (size_t i = 0; i < lines; i++)
+        put_running(v, &e->running[i], columns);
+    if (v->tasks > 1)
+        put_count(v, e, e->running_count - lines, columns);
 }
 
 static const char *const kind_words[] = {"begun", "adopted", "started", "ended",
                                          "retry", "waits",   "tick"};
+
+static const char *const kind_phrases[] = {"", "goes on  ", "", "", "tries again  ", "waits  ", ""};
 
 static enum err_code as_json(const struct run_event *e, struct err *err)
 {
@@ -267,8 +451,14 @@ static enum err_code as_json(const struct run_event *e, struct err *err)
         if (!digest_is_zero(&e->result))
             json_object_set_new(v, "result", cli_json_digest(&e->result));
     }
-    if (e->reason)
-        json_object_set_new(v, "reason", json_string(e->reason));
+    if (e->reason) {
+        struct buf clean = {0};
+
+        buf_init(&clean, 1 << 20);
+        live_clean(&clean, e->reason, strlen(e->reason));
+        json_object_set_new(v, "reason", json_string(clean.p ? clean.p : ""));
+        buf_release(&clean);
+    }
     return cli_json(v, err);
 }
 
@@ -290,7 +480,7 @@ enum err_code live_event(void *live, const struct run_event *e, struct err *err)
     case RUN_ADOPTED:
         erase(v);
         put_name(v, e->task->name);
-        printf("%s%s%s\n", kind_words[e->kind], e->reason ? "  " : "", e->reason ? e->reason : "");
+        put_text(kind_phrases[e->kind], e->reason ? e->reason : "", "\n");
         break;
     case RUN_TICK:
         if (v->terminal)
@@ -310,7 +500,21 @@ void live_end(struct live *v)
     (void)fflush(stdout);
 }
 
-void live_summary(const struct live *v, const struct run_report *r)
+static enum err_code summary_json(const struct run_report *r, struct err *err)
+{
+    json_t *counts = json_object();
+
+    for (int i = 0; i < SCHED_STATE_COUNT; i++)
+        if (r->counts[i])
+            json_object_set_new(counts, sched_state_words[i], json_integer(r->counts[i]));
+    return cli_json(json_pack("{s:s, s:I, s:o, s:I, s:b, s:b, s:I}", "kind", "summary", "run",
+                              (json_int_t)r->run, "counts", counts, "retries",
+                              (json_int_t)r->retries, "resumed", r->resumed, "detached",
+                              r->detached, "wall_ms", (json_int_t)r->wall_ms),
+                    err);
+}
+
+enum err_code live_summary(const struct live *v, const struct run_report *r, struct err *err)
 {
     static const struct {
         enum sched_state state;
@@ -321,16 +525,24 @@ void live_summary(const struct live *v, const struct run_report *r)
                  {SCHED_STOPPED, "stopped"},
                  {SCHED_UNSELECTED, "left out"}};
     char took[24];
+    int64_t rest = v->tasks;
 
-    if (v->c->json || v->c->quiet)
-        return;
+    if (v->c->json)
+        return summary_json(r, err);
+    if (v->c->quiet)
+        return OK;
+    for (int i = 0; i < SCHED_STATE_COUNT; i++)
+        rest -= r->counts[i];
     printf("%lld run, %lld reused", (long long)r->counts[SCHED_DONE],
            (long long)r->counts[SCHED_CACHED]);
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (r->counts[parts[i].state])
             printf(", %lld %s", (long long)r->counts[parts[i].state], parts[i].word);
+    if (rest > 0)
+        printf(", %lld %s", (long long)rest, r->detached ? "left as they are" : "not finished");
     if (r->retries)
         printf(", %lld tried again", (long long)r->retries);
     live_duration(r->wall_ms, took);
     printf("  (run-%lld%s, %s)\n", (long long)r->run, r->resumed ? " went on" : "", took);
+    return OK;
 }

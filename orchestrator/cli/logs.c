@@ -12,6 +12,7 @@
 #include "orchestrator/cli/commands.h"
 #include "orchestrator/cli/live.h"
 #include "orchestrator/record.h"
+#include "orchestrator/run.h"
 #include "store/reader.h"
 
 #define FOLLOW_NS 200000000L
@@ -20,12 +21,107 @@
 #define PLOT_ROWS 12
 #define SERIES_MAX 64
 
+struct said { /* what an attempt left; zero: nothing */
+    struct digest log, events;
+    int64_t run; /* of which run; 0: no run that is kept */
+};
 struct at {
     struct store *st;
     struct ledger *l;
     struct run_view *v;
     const struct run_task *t;
+    struct said said;
 };
+
+enum err_code cli_unknown_task(const struct run_view *v, const char *task, bool sure,
+                               struct err *err)
+{
+    const char **names, *near;
+    enum err_code rc = OK;
+
+    if (run_view_task(v, task))
+        return OK;
+    names = mem_zero(v->task_count + 1, sizeof(*names));
+    for (size_t i = 0; i < v->task_count; i++)
+        names[i] = v->tasks[i].name;
+    near = str_nearest(task, names, v->task_count);
+    if (!near) /* STAGE for STAGE[key=value] */
+        for (size_t i = 0; i < v->task_count && !near; i++)
+            if (strncmp(names[i], task, strlen(task)) == 0 && names[i][strlen(task)] == '[')
+                near = names[i];
+    if (near)
+        rc = err_set(err, ERR_NOT_FOUND, "run-%lld has no task '%s'; did you mean '%s'?",
+                     (long long)v->row.run, task, near);
+    else if (sure)
+        rc = err_set(err, ERR_NOT_FOUND,
+                     "run-%lld has no record of a task '%s'; weir show run-%lld lists what it has",
+                     (long long)v->row.run, task, (long long)v->row.run);
+    free(names);
+    return rc;
+}
+
+static enum err_code blob_of(struct store *st, int64_t run, const char *task, const char *what,
+                             struct digest *out, struct err *err)
+{
+    struct buf name = {0};
+    enum obj_kind kind;
+    enum err_code rc;
+
+    buf_init(&name, 8192);
+    buf_printf(&name, "runs/run-%lld:", (long long)run);
+    buf_str(&name, what ? "logs/" : "tasks/");
+    rc = record_name_escape(task, &name, err);
+    if (what)
+        buf_printf(&name, "/%s", what);
+    if (!rc)
+        rc = buf_check(&name, "name of a log", err);
+    if (!rc)
+        rc = store_resolve(st, (struct str){name.p, name.n}, out, &kind, err);
+    buf_release(&name);
+    if (rc == ERR_NOT_FOUND) {
+        *err = (struct err)ERR_INIT;
+        *out = (struct digest){{0}};
+        rc = OK;
+    }
+    return rc;
+}
+
+/* What was said by the attempt that made a result, in whichever kept run that was. */
+static enum err_code find_maker(struct store *st, const struct run_task *t, int64_t before,
+                                struct said *out, struct err *err)
+{
+    int64_t *runs = NULL;
+    size_t n = 0;
+    enum err_code rc = run_kept(st, &runs, &n, err);
+
+    for (size_t i = 0; !rc && i < n && !out->run; i++) {
+        struct digest result = {{0}};
+
+        if (runs[i] >= before)
+            continue;
+        rc = blob_of(st, runs[i], t->name, NULL, &result, err);
+        if (rc || !digest_eq(&result, &t->result))
+            continue;
+        rc = blob_of(st, runs[i], t->name, "log", &out->log, err);
+        if (!rc)
+            rc = blob_of(st, runs[i], t->name, "events", &out->events, err);
+        if (!rc && !(digest_is_zero(&out->log) && digest_is_zero(&out->events)))
+            out->run = runs[i];
+    }
+    free(runs);
+    return rc;
+}
+
+static enum err_code find_said(struct store *st, const struct run_view *v, const struct run_task *t,
+                               struct said *out, struct err *err)
+{
+    *out = (struct said){.log = t->log, .events = t->events};
+    if (!digest_is_zero(&t->log) || !digest_is_zero(&t->events) || digest_is_zero(&t->result)) {
+        out->run = v->row.run;
+        return OK;
+    }
+    return find_maker(st, t, v->row.run, out, err);
+}
 
 static enum err_code find(const struct cli *c, struct at *at, struct err *err)
 {
@@ -34,7 +130,7 @@ static enum err_code find(const struct cli *c, struct at *at, struct err *err)
     enum err_code rc = cli_open(c, STORE_READ, &at->st, err);
 
     if (!rc)
-        rc = ledger_open(at->st->root, LEDGER_READ, &at->l, err);
+        rc = cli_read_ledger(at->st, &at->l, err);
     if (!rc)
         rc = run_number(at->st, at->l, run ? run : "last", &number, err);
     if (!rc)
@@ -43,10 +139,8 @@ static enum err_code find(const struct cli *c, struct at *at, struct err *err)
         return rc;
     at->t = run_view_task(at->v, c->args[0]);
     if (!at->t)
-        return err_set(err, ERR_NOT_FOUND,
-                       "run-%lld has no record of a task %s; weir show run-%lld lists what it has",
-                       (long long)number, c->args[0], (long long)number);
-    return OK;
+        return cli_unknown_task(at->v, c->args[0], true, err);
+    return find_said(at->st, at->v, at->t, &at->said, err);
 }
 
 static void release(struct at *at)
@@ -134,20 +228,38 @@ static enum err_code follow(struct at *at, bool on, struct err *err)
     return rc;
 }
 
+/* A task that was cached said nothing in this run: the words are those of the run that made the result. */
+static enum err_code no_words(struct at *at, const char *what, struct err *err)
+{
+    const char *state = at->t->state;
+
+    if (strcmp(state, "cached") == 0)
+        return err_set(err, ERR_NOT_FOUND,
+                       "%s was cached in run-%lld, and the run that made it is not kept, so its "
+                       "%s is gone",
+                       at->t->name, (long long)at->v->row.run, what);
+    if (strcmp(state, "done") == 0 || strcmp(state, "failed") == 0 || strcmp(state, "stopped") == 0)
+        return OK;
+    return err_set(err, ERR_NOT_FOUND, "%s has not run in run-%lld (%s)", at->t->name,
+                   (long long)at->v->row.run,
+                   strcmp(state, "unselected") == 0 ? "left out" : state);
+}
+
 static enum err_code logs_run(struct cli *c, struct err *err)
 {
     struct at at = {0};
     enum err_code rc = find(c, &at, err);
 
-    if (!rc && runs(at.t))
+    if (!rc && runs(at.t)) {
         rc = follow(&at, cli_flag(c, "follow"), err);
-    else if (!rc && !digest_is_zero(&at.t->log))
-        rc = copy_object(&at, &at.t->log, err);
-    else if (!rc && strcmp(at.t->state, "cached") == 0)
-        rc = err_set(
-            err, ERR_NOT_FOUND,
-            "%s was cached in run-%lld, so it said nothing; weir why %s tells which run made it",
-            at.t->name, (long long)at.v->row.run, at.t->name);
+    } else if (!rc && !digest_is_zero(&at.said.log)) {
+        if (at.said.run != at.v->row.run && !c->quiet)
+            (void)fprintf(stderr, "%s was cached in run-%lld; this is what it said in run-%lld\n",
+                          c->args[0], (long long)at.v->row.run, (long long)at.said.run);
+        rc = copy_object(&at, &at.said.log, err);
+    } else if (!rc) {
+        rc = no_words(&at, "log", err);
+    }
     release(&at);
     return rc;
 }
@@ -233,15 +345,19 @@ static enum err_code read_events(struct at *at, struct buf *text, struct err *er
     enum err_code rc;
 
     if (!runs(at->t)) {
-        if (digest_is_zero(&at->t->events))
+        if (digest_is_zero(&at->said.events))
             return OK;
-        return object_read(at->st, &at->t->events, TEXT_MAX, text, err);
+        return object_read(at->st, &at->said.events, TEXT_MAX, text, err);
     }
     buf_init(&path, 8192);
     buf_printf(&path, "%s/tasks/%s", at->st->root, at->t->dir);
     rc = os_open_dir(AT_FDCWD, path.p, &dir, err);
     if (!rc)
         rc = os_read_file(dir, "events.jsonl", (size_t)TEXT_MAX, text, err);
+    if (rc == ERR_NOT_FOUND) { /* it has only just begun, or has just ended */
+        *err = (struct err)ERR_INIT;
+        rc = OK;
+    }
     os_close_quiet(&dir);
     buf_release(&path);
     return rc;
@@ -259,7 +375,9 @@ enum err_code metric_last(struct store *st, struct ledger *l, const struct run_t
 
     *out = NAN;
     buf_init(&text, (size_t)TEXT_MAX);
-    rc = read_events(&at, &text, err);
+    rc = find_said(st, v, t, &at.said, err);
+    if (!rc)
+        rc = read_events(&at, &text, err);
     while (!rc && cli_next_line(&text, &k, &line))
         take_line(m, line);
     for (size_t i = 0; i < m->count; i++) {
@@ -277,28 +395,36 @@ static void plot(const struct series *s)
     char grid[PLOT_ROWS][PLOT_COLUMNS + 1];
     double low = INFINITY, high = -INFINITY;
     const double first = s->points[0].step, last = s->points[s->count - 1].step;
+    struct buf name;
 
+    buf_init(&name, 1 << 16);
+    buf_str(&name, "");
+    live_clean(&name, s->name, strlen(s->name));
     for (size_t i = 0; i < s->count; i++)
         if (isfinite(s->points[i].value)) {
             low = fmin(low, s->points[i].value);
             high = fmax(high, s->points[i].value);
         }
-    if (!isfinite(low))
+    if (!isfinite(low) || !isfinite(high - low)) {
+        printf("%s: nothing to draw\n", name.p);
+        buf_release(&name);
         return;
+    }
     for (int y = 0; y < PLOT_ROWS; y++) {
         memset(grid[y], ' ', PLOT_COLUMNS);
         grid[y][PLOT_COLUMNS] = '\0';
     }
     for (size_t i = 0; i < s->count; i++) {
         const struct point *p = &s->points[i];
-        const int x =
-            last > first ? (int)((p->step - first) / (last - first) * (PLOT_COLUMNS - 1)) : 0;
-        const int y = high > low ? (int)((high - p->value) / (high - low) * (PLOT_ROWS - 1)) : 0;
+        const double x = last > first ? (p->step - first) / (last - first) : 0,
+                     y = high > low ? (high - p->value) / (high - low) : 0;
 
-        if (isfinite(p->value))
-            grid[y][x] = '*';
+        /* A NaN fails every comparison. */
+        if (x >= 0 && x <= 1 && y >= 0 && y <= 1)
+            grid[(int)(y * (PLOT_ROWS - 1))][(int)(x * (PLOT_COLUMNS - 1))] = '*';
     }
-    printf("%s\n", s->name);
+    printf("%s\n", name.p);
+    buf_release(&name);
     for (int y = 0; y < PLOT_ROWS; y++)
         printf("%10.4g |%s\n", high - (high - low) * y / (PLOT_ROWS - 1), grid[y]);
     printf("%10s +%.*s\n%12s%-*.6g%*.6g\n", "", PLOT_COLUMNS,
@@ -308,23 +434,51 @@ static void plot(const struct series *s)
 
 static enum err_code print_series(struct cli *c, const struct series *s, struct err *err)
 {
+    struct buf name;
     enum err_code rc = OK;
 
     if (cli_flag(c, "plot") && !c->json) {
         plot(s);
         return OK;
     }
+    buf_init(&name, 1 << 16);
+    buf_str(&name, "");
+    live_clean(&name, s->name, strlen(s->name));
     for (size_t i = 0; !rc && i < s->count; i++) {
-        const double v = s->points[i].value;
+        const double v = s->points[i].value, step = s->points[i].step;
 
         if (c->json)
-            rc = cli_json(json_pack("{s:s, s:f, s:o}", "name", s->name, "step", s->points[i].step,
-                                    "value", isfinite(v) ? json_real(v) : json_null()),
+            rc = cli_json(json_pack("{s:s, s:o, s:o}", "name", s->name, "step",
+                                    isfinite(step) ? json_real(step) : json_null(), "value",
+                                    isfinite(v) ? json_real(v) : json_null()),
                           err);
         else
-            printf("%-24s %10.0f %14.6g\n", s->name, s->points[i].step, v);
+            printf("%-24s %10.10g %14.6g\n", name.p, step, v);
     }
+    buf_release(&name);
     return rc;
+}
+
+static enum err_code no_metric(const struct metrics *m, struct at *at, const char *only,
+                               struct err *err)
+{
+    const char *names[SERIES_MAX], *near;
+
+    for (size_t i = 0; i < m->count; i++)
+        names[i] = m->list[i].name;
+    near = only ? str_nearest(only, names, m->count) : NULL;
+    if (!only && m->count == 0 && !runs(at->t)) {
+        const enum err_code rc = no_words(at, "record of metrics", err);
+
+        if (rc)
+            return rc;
+    }
+    if (near)
+        return err_set(err, ERR_NOT_FOUND, "%s has no metric '%s' in run-%lld; did you mean '%s'?",
+                       at->t->name, only, (long long)at->v->row.run, near);
+    return err_set(err, ERR_NOT_FOUND, "%s has reported no metric%s%s in run-%lld%s%s", at->t->name,
+                   only ? " " : "", only ? only : "", (long long)at->v->row.run,
+                   m->count ? "; it has " : "", m->count ? names[0] : "");
 }
 
 static enum err_code metrics_run(struct cli *c, struct err *err)
@@ -349,8 +503,7 @@ static enum err_code metrics_run(struct cli *c, struct err *err)
             rc = print_series(c, &m->list[i], err);
         }
     if (!rc && !any)
-        rc = err_set(err, ERR_NOT_FOUND, "%s has reported no metric%s%s in run-%lld", at.t->name,
-                     only ? " " : "", only ? only : "", (long long)at.v->row.run);
+        rc = no_metric(m, &at, only, err);
     for (size_t i = 0; i < m->count; i++)
         free(m->list[i].points);
     free(m);

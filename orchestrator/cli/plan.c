@@ -291,12 +291,11 @@ static enum err_code look(struct world *w, struct err *err)
 static enum err_code plan_run(struct cli *c, struct err *err)
 {
     struct world w = {.c = c};
-    enum err_code rc = cli_pipeline(c, c->arg_count ? c->args[0] : NULL, &w.p, err);
+    enum err_code rc =
+        cli_open_pipeline(c, c->arg_count ? c->args[0] : NULL, STORE_WRITE, &w.st, &w.p, err);
 
     if (!rc)
         rc = cli_selection(c, w.p, &w.s, err);
-    if (!rc)
-        rc = cli_open(c, STORE_WRITE, &w.st, err);
     if (!rc)
         rc = cli_read_ledger(w.st, &w.l, err);
     if (!rc)

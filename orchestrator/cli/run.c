@@ -1,8 +1,6 @@
 /* weir run, retry, sweep: a pipeline here; again; and with many params. */
 #include "orchestrator/run.h"
 
-#include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +58,13 @@ static json_t *said(const struct cli *c)
     return json_pack("{s:o}", "args", args);
 }
 
+static bool in_plan(const char *option)
+{
+    return strcmp(option, "keep-going") != 0 && strcmp(option, "publish") != 0 &&
+           strcmp(option, "jobs") != 0 && strcmp(option, "offline") != 0 &&
+           strcmp(option, "dry-run") != 0;
+}
+
 static bool is_altered(const struct cli *c, const struct selection *s)
 {
     return s->partial || cli_value(c, "set") || cli_value(c, "input") || cli_value(c, "param-file");
@@ -67,10 +72,15 @@ static bool is_altered(const struct cli *c, const struct selection *s)
 
 static enum err_code read_jobs(const struct cli *c, int64_t *jobs, struct err *err)
 {
+    struct err bad = ERR_INIT;
+
     *jobs = 0;
     if (!cli_value(c, "jobs"))
         return OK;
-    return str_to_i64(str_of(cli_value(c, "jobs")), 1, 100000, jobs, err);
+    if (str_to_i64(str_of(cli_value(c, "jobs")), 1, 100000, jobs, &bad) != OK)
+        return err_set(err, ERR_USAGE, "--jobs: %s; write a number of tasks, as in --jobs 4",
+                       bad.text);
+    return OK;
 }
 
 /* `run` offers to make a store where there is none: on a terminal it asks, else it says how. */
@@ -125,8 +135,12 @@ static enum err_code run_loaded(struct cli *c, struct store *st, const struct pi
         o.quiet_cached = !c->json && p->task_count > 100;
         rc = run_pipeline(st, p, &o, &report, err);
         live_end(&live);
-        if (report.run)
-            live_summary(&live, &report);
+        if (report.run) {
+            struct err shown = ERR_INIT;
+            const enum err_code said_rc = live_summary(&live, &report, rc ? &shown : err);
+
+            rc = rc ? rc : said_rc;
+        }
     }
     json_decref(what);
     select_release(&s);
@@ -134,13 +148,78 @@ static enum err_code run_loaded(struct cli *c, struct store *st, const struct pi
     return rc;
 }
 
+/* The words of another command with what both understand, parsed and performed. */
+static enum err_code run_as(const struct cli *c, const char *verb, const char *const *args,
+                            size_t n, const char *file, struct err *err)
+{
+    struct cli again = {0};
+    const char **argv = mem_zero(n + 8, sizeof(*argv));
+    int argc = 0;
+    enum err_code rc;
+
+    argv[argc++] = "weir";
+    argv[argc++] = verb;
+    if (c->dir) {
+        argv[argc++] = "--dir";
+        argv[argc++] = c->dir;
+    }
+    if (c->json)
+        argv[argc++] = "--json";
+    if (c->quiet)
+        argv[argc++] = "--quiet";
+    for (size_t i = 0; i < n; i++)
+        argv[argc++] = args[i];
+    if (file)
+        argv[argc++] = file;
+    rc = cli_parse(argc, (char **)(uintptr_t)argv, &again, err);
+    if (!rc)
+        rc = again.command->run(&again, err);
+    cli_release(&again);
+    free(argv);
+    return rc;
+}
+
+/* What weir plan knows of what was typed. */
+static enum err_code dry_run(struct cli *c, struct err *err)
+{
+    const char **args = mem_zero(2 * c->given_count + 1, sizeof(*args));
+    struct buf *names = mem_zero(c->given_count + 1, sizeof(*names));
+    size_t n = 0;
+    enum err_code rc;
+
+    for (size_t i = 0; i < c->given_count; i++) {
+        const struct cli_option *o = cli_option_at(c, c->given[i].place);
+
+        if (!o || !in_plan(o->name))
+            continue;
+        buf_init(&names[i], 64);
+        buf_printf(&names[i], "--%s", o->name);
+        args[n++] = names[i].p;
+        if (o->value)
+            args[n++] = c->given[i].value;
+    }
+    rc = run_as(c, "plan", args, n, c->arg_count ? c->args[0] : NULL, err);
+    for (size_t i = 0; i < c->given_count; i++)
+        buf_release(&names[i]);
+    free(names);
+    free(args);
+    return rc;
+}
+
 static enum err_code run_run(struct cli *c, struct err *err)
 {
     struct pipeline *p = NULL;
     struct store *st = NULL;
-    enum err_code rc = cli_pipeline(c, c->arg_count ? c->args[0] : NULL, &p, err);
+    struct err none = ERR_INIT;
+    enum err_code rc;
 
-    if (!rc)
+    if (cli_flag(c, "dry-run"))
+        return dry_run(c, err);
+    rc = cli_open(c, STORE_WRITE, &st, &none); /* its cache may hold the pipeline */
+    if (rc)
+        st = NULL;
+    rc = cli_pipeline_kept(c, c->arg_count ? c->args[0] : NULL, st ? st->root : NULL, &p, err);
+    if (!rc && !st)
         rc = open_store(c, &st, err);
     if (!rc)
         rc = run_loaded(c, st, p, err);
@@ -153,6 +232,7 @@ static const struct cli_option run_options[] = {
     CLI_PIPELINE_OPTIONS,
     CLI_SELECT_OPTIONS,
     {"keep-going", 'k', NULL, "after a failure go on with what does not need it"},
+    {"dry-run", 'n', NULL, "run nothing: tell what would be done, as weir plan does"},
     {"jobs", 'j', "N", "at most so many tasks at once"},
     {"publish", 0, NULL, "move published refs though the run was altered"},
     {"offline", 0, NULL, "fetch nothing: deb: and url: sources must be here already"},
@@ -174,7 +254,9 @@ const struct cli_command cli_run = {
             "the ref runs/run-N.",
     .example = "weir run pipelines/quickstart.yaml\nweir run train.yaml --set seed=8 --only "
                "'sft[variant=realism]'",
-    .json = "{\"kind\":\"begun\"|\"started\"|\"ended\"|\"retry\"|\"waits\"|\"adopted\",\"run\":41,"
+    .json = "events as they happen, then {\"counts\":{\"cached\":3,\"done\":2},\"detached\":false,"
+            "\"kind\":\"summary\",\n\"resumed\":false,\"retries\":0,\"run\":41,\"wall_ms\":12}\n"
+            "{\"kind\":\"begun\"|\"started\"|\"ended\"|\"retry\"|\"waits\"|\"adopted\",\"run\":41,"
             "\"state\":\"done\"|\"cached\"|"
             "\"failed\"|...,\"task\":\"...\",\"attempt\":1,\"wall_ms\":12,\"result\":\"sha256:..."
             "\",\"reason\":\"...\"}",
@@ -184,32 +266,28 @@ const struct cli_command cli_run = {
 
 /* ---- retry ------------------------------------------------------------------------------------- */
 
-static enum err_code retry_argv(const struct cli *c, struct run_view *v, const char ***argv,
-                                int *argc, struct err *err)
+static enum err_code again(struct cli *c, const struct run_view *v, struct err *err)
 {
     const json_t *args = json_object_get(json_object_get(v->begin, "said"), "args");
     const char *file = json_string_value(json_object_get(v->begin, "file"));
     const size_t n = json_array_size(args);
+    const char **list;
+    enum err_code rc;
 
     if (!file)
         return err_set(err, ERR_DAMAGED, "run-%lld does not say which file it ran",
                        (long long)v->row.run);
-    *argv = mem_zero(n + 8, sizeof(**argv));
-    *argc = 0;
-    (*argv)[(*argc)++] = "weir";
-    (*argv)[(*argc)++] = "run";
-    if (c->dir) {
-        (*argv)[(*argc)++] = "--dir";
-        (*argv)[(*argc)++] = c->dir;
-    }
-    if (c->json)
-        (*argv)[(*argc)++] = "--json";
-    if (c->quiet)
-        (*argv)[(*argc)++] = "--quiet";
+    if (access(file, F_OK) != 0)
+        return err_set(err, ERR_NOT_FOUND,
+                       "run-%lld ran %s, which is not there any more; weir cat "
+                       "runs/run-%lld:pipeline.yaml shows it as it was",
+                       (long long)v->row.run, file, (long long)v->row.run);
+    list = mem_zero(n + 1, sizeof(*list));
     for (size_t i = 0; i < n; i++)
-        (*argv)[(*argc)++] = json_string_value(json_array_get(args, i));
-    (*argv)[(*argc)++] = file;
-    return OK;
+        list[i] = json_string_value(json_array_get(args, i));
+    rc = run_as(c, "run", list, n, file, err);
+    free(list);
+    return rc;
 }
 
 static enum err_code retry_run(struct cli *c, struct err *err)
@@ -217,29 +295,20 @@ static enum err_code retry_run(struct cli *c, struct err *err)
     struct store *st = NULL;
     struct ledger *l = NULL;
     struct run_view *v = NULL;
-    struct cli again = {0};
-    const char **argv = NULL;
     int64_t number;
-    int argc = 0;
     enum err_code rc = cli_open(c, STORE_READ, &st, err);
 
     if (!rc)
-        rc = ledger_open(st->root, LEDGER_READ, &l, err);
+        rc = cli_read_ledger(st, &l, err);
     if (!rc)
         rc = run_number(st, l, c->arg_count ? c->args[0] : "last", &number, err);
     if (!rc)
         rc = run_view_load(st, l, number, &v, err);
-    if (!rc)
-        rc = retry_argv(c, v, &argv, &argc, err);
     ledger_close(l);
     store_close(st);
     if (!rc)
-        rc = cli_parse(argc, (char **)(uintptr_t)argv, &again, err);
-    if (!rc)
-        rc = again.command->run(&again, err);
-    cli_release(&again);
+        rc = again(c, v, err);
     run_view_free(v);
-    free(argv);
     return rc;
 }
 

@@ -11,6 +11,8 @@
 #include "orchestrator/share.h"
 
 #define RUNS_SHOWN 20
+#define FOLD_MIN 10 /* cached instances of a stage take one line from here on */
+#define BUSY_MAX 50 /* lines of weir status */
 #define NS_PER_S INT64_C(1000000000)
 
 struct at { /* store and ledger, opened for one command */
@@ -18,16 +20,23 @@ struct at { /* store and ledger, opened for one command */
     struct ledger *l;
 };
 
-static enum err_code open_both(const struct cli *c, enum store_mode mode, enum ledger_mode how,
-                               struct at *at, struct err *err)
+/* Without a ledger there may still be runs: pulled ones are kept by refs. */
+static enum err_code open_both(const struct cli *c, enum store_mode mode, struct at *at,
+                               struct err *err)
 {
     enum err_code rc = cli_open(c, mode, &at->st, err);
 
-    if (!rc)
-        rc = ledger_open(at->st->root, how, &at->l, err);
-    if (rc == ERR_NOT_FOUND && at->st)
-        return err_set(err, ERR_NOT_FOUND, "nothing has been run here yet; weir run does");
-    return rc;
+    return rc ? rc : cli_read_ledger(at->st, &at->l, err);
+}
+
+/* For what is written into the ledger: who asks for that must not make one where nothing has run. */
+static enum err_code write_ledger(struct at *at, struct err *err)
+{
+    if (!at->l)
+        return OK;
+    ledger_close(at->l);
+    at->l = NULL;
+    return ledger_open(at->st->root, LEDGER_WRITE, &at->l, err);
 }
 
 static void close_both(struct at *at)
@@ -66,7 +75,7 @@ static enum err_code state_word(struct at *at, const struct ledger_run *row, con
     bool alive = true;
     enum err_code rc = OK;
 
-    if (row->state == RUN_RUNNING)
+    if (row->state == RUN_RUNNING && at->l)
         rc = share_runner(at->l, row->run, &runner, &alive, err);
     *out = alive ? run_state_words[row->state] : "interrupted";
     return rc;
@@ -74,12 +83,12 @@ static enum err_code state_word(struct at *at, const struct ledger_run *row, con
 
 static json_t *row_json(const struct ledger_run *r, const char *state)
 {
-    return json_pack("{s:I, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "run",
-                     (json_int_t)r->run, "pipeline", r->pipeline, "state", state, "begun",
-                     when_json(r->begun_ns), "ended", when_json(r->ended_ns), "tasks",
-                     (json_int_t)r->tasks, "cached", (json_int_t)r->cached, "ran",
-                     (json_int_t)r->ran, "failed", (json_int_t)r->failed, "skipped",
-                     (json_int_t)r->skipped, "blocked", (json_int_t)r->blocked);
+    return json_pack(
+        "{s:I, s:o, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "run", (json_int_t)r->run,
+        "pipeline", cli_json_name(r->pipeline, strlen(r->pipeline)), "state", state, "begun",
+        when_json(r->begun_ns), "ended", when_json(r->ended_ns), "tasks", (json_int_t)r->tasks,
+        "cached", (json_int_t)r->cached, "ran", (json_int_t)r->ran, "failed", (json_int_t)r->failed,
+        "skipped", (json_int_t)r->skipped, "blocked", (json_int_t)r->blocked);
 }
 
 /* ---- runs -------------------------------------------------------------------------------------- */
@@ -87,41 +96,54 @@ static json_t *row_json(const struct ledger_run *r, const char *state)
 static void print_row(const struct ledger_run *r, const char *state)
 {
     char name[32], begun[24], took[24] = "-";
+    const int pad = 20 - (int)strlen(r->pipeline);
 
     (void)snprintf(name, sizeof(name), "run-%lld", (long long)r->run);
     when(r->begun_ns, begun);
     if (r->ended_ns)
         live_duration((r->ended_ns - r->begun_ns) / 1000000, took);
-    printf("%-8s %-20s %-11s %s %8s  %lld tasks: %lld ran, %lld cached", name, r->pipeline, state,
-           begun, took, (long long)r->tasks, (long long)r->ran, (long long)r->cached);
+    printf("%-8s ", name);
+    cli_name(r->pipeline, strlen(r->pipeline));
+    printf("%*s %-11s %s %8s  %lld task%s: %lld ran, %lld cached", pad > 0 ? pad : 0, "", state,
+           begun, took, (long long)r->tasks, r->tasks == 1 ? "" : "s", (long long)r->ran,
+           (long long)r->cached);
     if (r->failed)
         printf(", %lld failed", (long long)r->failed);
-    printf("\n");
+    if (r->blocked)
+        printf(", %lld not tried", (long long)r->blocked);
+    if (r->skipped)
+        printf(", %lld skipped", (long long)r->skipped);
 }
 
 static enum err_code runs_run(struct cli *c, struct err *err)
 {
     struct at at = {0};
     struct ledger_run *rows = NULL;
+    struct err bad = ERR_INIT;
     int64_t max = RUNS_SHOWN;
     size_t n = 0;
     enum err_code rc = OK;
 
-    if (cli_value(c, "limit"))
-        rc = str_to_i64(str_of(cli_value(c, "limit")), 1, 1000000, &max, err);
+    if (cli_value(c, "limit") &&
+        str_to_i64(str_of(cli_value(c, "limit")), 1, 1000000, &max, &bad) != OK)
+        rc = err_set(err, ERR_USAGE, "--limit: %s", bad.text);
     if (!rc)
-        rc = open_both(c, STORE_READ, LEDGER_READ, &at, err);
+        rc = open_both(c, STORE_READ, &at, err);
     if (!rc)
-        rc = ledger_list_runs(at.l, (size_t)max, &rows, &n, err);
+        rc = run_rows(at.st, at.l, (size_t)max, &rows, &n, err);
     for (size_t i = 0; !rc && i < n; i++) {
         const char *state;
 
         rc = state_word(&at, &rows[i], &state, err);
         if (!rc && c->json)
             rc = cli_json(row_json(&rows[i], state), err);
-        else if (!rc)
+        else if (!rc) {
             print_row(&rows[i], state);
+            printf("\n");
+        }
     }
+    if (!rc && n == 0 && !c->json && !c->quiet)
+        printf("nothing has been run here yet\n");
     free(rows);
     close_both(&at);
     return rc;
@@ -151,7 +173,7 @@ static enum err_code load_view(const struct cli *c, struct at *at, struct run_vi
                                struct err *err)
 {
     int64_t number;
-    enum err_code rc = open_both(c, STORE_READ, LEDGER_READ, at, err);
+    enum err_code rc = open_both(c, STORE_READ, at, err);
 
     if (!rc)
         rc = run_number(at->st, at->l, c->arg_count ? c->args[0] : "last", &number, err);
@@ -178,7 +200,10 @@ static void print_task(struct at *at, const struct run_task *t)
         live_duration(t->wall_ms, took);
     else if (runs)
         live_duration((os_now_ns() - t->started_ns) / 1000000, took);
-    printf(" %-32s %-10s %8s", name.p ? name.p : "", t->state, took);
+    printf(" %-32s %-10s", name.p ? name.p : "",
+           strcmp(t->state, "unselected") == 0 ? "left out" : t->state);
+    if (took[0])
+        printf(" %8s", took);
     if (t->attempt > 1)
         printf("  attempt %d", t->attempt);
     if (runs) {
@@ -189,8 +214,11 @@ static void print_task(struct at *at, const struct run_task *t)
             printf("  %.0f%%  %.0f/%.0f %s", 100 * p.done / p.total, p.done, p.total, p.unit);
         printf("  %s", p.metrics);
     }
-    if (t->reason && t->reason[0])
-        printf("  %s", t->reason);
+    if (t->reason && t->reason[0]) {
+        buf_clear(&name);
+        live_clean(&name, t->reason, strlen(t->reason));
+        printf("  %s", name.p ? name.p : "");
+    }
     printf("\n");
     buf_release(&name);
     buf_release(&path);
@@ -231,33 +259,67 @@ static bool is_busy(const struct run_task *t)
     return strcmp(t->state, "running") == 0 || strcmp(t->state, "failed") == 0;
 }
 
-static enum err_code print_view(struct cli *c, struct at *at, const struct run_view *v, bool whole,
-                                struct err *err)
+static int64_t count_state(const struct run_view *v, const char *state)
 {
-    const char *state;
-    json_t *tasks = json_array(), *top;
-    enum err_code rc = state_word(at, &v->row, &state, err);
+    int64_t n = 0;
 
-    if (rc) {
-        json_decref(tasks);
-        return rc;
-    }
-    if (!c->json) {
-        json_decref(tasks);
-        print_row(&v->row, state);
-        for (size_t i = 0; i < v->task_count; i++)
-            if (whole || is_busy(&v->tasks[i]))
-                print_task(at, &v->tasks[i]);
-        return OK;
-    }
     for (size_t i = 0; i < v->task_count; i++)
-        if (whole || is_busy(&v->tasks[i]))
-            json_array_append_new(tasks, task_json(at, &v->tasks[i]));
-    top = row_json(&v->row, state);
-    json_object_set_new(top, "list", tasks);
-    if (whole && v->begin)
-        json_object_set(top, "begin", v->begin);
-    return cli_json(top, err);
+        n += strcmp(v->tasks[i].state, state) == 0;
+    return n;
+}
+
+/* How many tasks from here on are instances of one stage that were all cached. */
+static size_t cached_together(const struct run_view *v, size_t from, int *stage)
+{
+    const char *name = v->tasks[from].name, *bracket = strchr(name, '[');
+    size_t n = 0;
+
+    *stage = bracket ? (int)(bracket - name) : 0;
+    if (!bracket)
+        return 0;
+    while (from + n < v->task_count &&
+           strncmp(v->tasks[from + n].name, name, (size_t)*stage + 1) == 0)
+        if (strcmp(v->tasks[from + n++].state, "cached") != 0)
+            return 0;
+    return n;
+}
+
+static void print_tasks(struct at *at, const struct run_view *v, bool whole)
+{
+    int64_t busy = 0;
+
+    for (size_t i = 0; i < v->task_count; i++) {
+        int stage = 0;
+        const size_t n = whole ? cached_together(v, i, &stage) : 0;
+
+        if (n >= FOLD_MIN) {
+            printf(" %.*s[*]%*s cached     %zu tasks\n", stage, v->tasks[i].name,
+                   stage < 29 ? 29 - stage : 0, "", n);
+            i += n - 1;
+        } else if (whole || (is_busy(&v->tasks[i]) && busy++ < BUSY_MAX)) {
+            print_task(at, &v->tasks[i]);
+        }
+    }
+    if (busy > BUSY_MAX)
+        printf(" ... and %lld more\n", (long long)(busy - BUSY_MAX));
+}
+
+/* Events do not name what was cached at the start; a run in progress has no tree that does. */
+static void print_rest(const struct run_view *v, bool whole)
+{
+    const int64_t running = count_state(v, "running"), left = count_state(v, "unselected"),
+                  ended =
+                      v->row.cached + v->row.ran + v->row.failed + v->row.skipped + v->row.blocked;
+    const int64_t waiting = v->row.tasks - ended - running - left;
+
+    if (v->row.state != RUN_RUNNING)
+        return;
+    if (whole && v->known > 0)
+        printf(" %lld %s a result when it began\n", (long long)v->known,
+               v->known == 1 ? "task had" : "tasks had");
+    if (waiting > 0)
+        printf(" %lld %s for %s turn\n", (long long)waiting, waiting == 1 ? "waits" : "wait",
+               waiting == 1 ? "its" : "their");
 }
 
 static void print_begin(const struct run_view *v)
@@ -270,16 +332,71 @@ static void print_begin(const struct run_view *v)
     size_t i;
     json_t *arg;
 
-    printf(" file      %s\n", file ? file : "-");
+    printf(" file      ");
+    cli_name(file ? file : "-", strlen(file ? file : "-"));
+    printf("\n");
     if (json_array_size(args) > 0) {
         printf(" options  ");
         json_array_foreach((json_t *)(uintptr_t)args, i, arg)
-            printf(" %s", json_string_value(arg) ? json_string_value(arg) : "");
+        {
+            const char *text = json_string_value(arg);
+
+            printf(" ");
+            cli_name(text ? text : "", text ? strlen(text) : 0);
+        }
         printf("\n");
     }
     if (commit)
         printf(" git       %.12s%s%s%s\n", commit, branch ? " on " : "", branch ? branch : "",
                json_is_true(json_object_get(git, "dirty")) ? ", with changes not committed" : "");
+}
+
+static enum err_code print_json(struct at *at, struct run_view *v, const char *state, bool whole,
+                                struct err *err)
+{
+    json_t *tasks = json_array(), *top;
+    enum err_code rc = OK;
+
+    for (size_t i = 0; !rc && i < v->task_count; i++) {
+        if (!whole && !is_busy(&v->tasks[i]))
+            continue;
+        rc = run_view_result(v, &v->tasks[i], err);
+        if (!rc)
+            json_array_append_new(tasks, task_json(at, &v->tasks[i]));
+    }
+    top = row_json(&v->row, state);
+    json_object_set(top, "list", tasks);
+    json_decref(tasks);
+    json_object_set_new(top, "running", json_integer(count_state(v, "running")));
+    if (whole && v->begin)
+        json_object_set(top, "begin", v->begin);
+    if (!rc)
+        return cli_json(top, err);
+    json_decref(top);
+    return rc;
+}
+
+static enum err_code print_view(struct cli *c, struct at *at, struct run_view *v, bool whole,
+                                struct err *err)
+{
+    const char *state;
+    enum err_code rc = state_word(at, &v->row, &state, err);
+    const int64_t running = rc ? 0 : count_state(v, "running");
+
+    if (rc)
+        return rc;
+    if (c->json)
+        return print_json(at, v, state, whole, err);
+    print_row(&v->row, state);
+    if (running > 0)
+        printf(", %lld %s", (long long)running,
+               strcmp(state, "interrupted") == 0 ? "were running" : "running");
+    printf("\n");
+    if (whole)
+        print_begin(v);
+    print_tasks(at, v, whole);
+    print_rest(v, whole);
+    return OK;
 }
 
 static enum err_code show_run(struct cli *c, struct err *err)
@@ -288,8 +405,6 @@ static enum err_code show_run(struct cli *c, struct err *err)
     struct run_view *v = NULL;
     enum err_code rc = load_view(c, &at, &v, err);
 
-    if (!rc && !c->json)
-        print_begin(v);
     if (!rc)
         rc = print_view(c, &at, v, true, err);
     run_view_free(v);
@@ -312,7 +427,8 @@ static enum err_code status_run(struct cli *c, struct err *err)
 
 #define RUN_ARG "RUN is run-41, 41, last (the newest; also without RUN) or @TAG."
 #define RUN_JSON                                                                                   \
-    "as weir runs, and \"list\":[{\"attempt\":1,\"key\":\"sha256:...\",\"state\":\"done\","        \
+    "as weir runs, and "                                                                           \
+    "\"running\":N,\"list\":[{\"attempt\":1,\"key\":\"sha256:...\",\"state\":\"done\","            \
     "\"task\":\"vae\",\"wall_ms\":12}]"
 
 const struct cli_command cli_show = {
@@ -358,7 +474,7 @@ static enum err_code tag_run(struct cli *c, struct err *err)
     struct digest tree;
     struct buf name = {0};
     int64_t run;
-    enum err_code rc = open_both(c, STORE_WRITE, LEDGER_READ, &at, err);
+    enum err_code rc = open_both(c, STORE_WRITE, &at, err);
 
     buf_init(&name, 512);
     buf_printf(&name, "tags/%s", c->args[1]);
@@ -368,6 +484,8 @@ static enum err_code tag_run(struct cli *c, struct err *err)
         rc = run_ref(at.st, run, &tree, err);
     if (!rc)
         rc = buf_check(&name, "tag", err);
+    if (!rc)
+        rc = store_ref_check((struct str){name.p, name.n}, err);
     if (!rc)
         rc = store_ref_set(at.st, (struct str){name.p, name.n}, OBJ_TREE, &tree, err);
     if (!rc && c->json)
@@ -391,29 +509,48 @@ const struct cli_command cli_tag = {
     .run = tag_run,
 };
 
-static enum err_code rm_one(struct at *at, const char *what, struct err *err)
+/* The events, then the ref: killed in between, the run is still listed, from its tree, and can be removed again. */
+static enum err_code rm_one(const struct cli *c, struct at *at, const char *what, struct err *err)
 {
     char name[40];
     int64_t run;
     enum err_code rc = run_number(at->st, at->l, what, &run, err);
 
-    if (rc)
-        return rc;
-    rc = ledger_remove_run(at->l, run, err);
+    if (!rc && at->l)
+        rc = ledger_remove_run(at->l, run, err);
+    if (rc == ERR_NOT_FOUND && run > 0) { /* known by its ref alone */
+        struct digest tree;
+
+        *err = (struct err)ERR_INIT;
+        rc = run_ref(at->st, run, &tree, err);
+    } else if (rc == ERR_AGAIN) {
+        return err_set(err, ERR_AGAIN,
+                       "run-%lld has not ended; weir cancel run-%lld ends it, and the same command "
+                       "as then goes on with it",
+                       (long long)run, (long long)run);
+    }
     if (rc)
         return rc;
     (void)snprintf(name, sizeof(name), "runs/run-%lld", (long long)run);
     rc = store_ref_set(at->st, str_of(name), OBJ_NONE, &(struct digest){{0}}, err);
-    return rc == ERR_NOT_FOUND ? OK : rc;
+    if (rc == ERR_NOT_FOUND) {
+        *err = (struct err)ERR_INIT;
+        rc = OK;
+    }
+    if (!rc && c->json)
+        rc = cli_json(json_pack("{s:I, s:b}", "run", (json_int_t)run, "removed", 1), err);
+    return rc;
 }
 
 static enum err_code rm_run(struct cli *c, struct err *err)
 {
     struct at at = {0};
-    enum err_code rc = open_both(c, STORE_WRITE, LEDGER_WRITE, &at, err);
+    enum err_code rc = open_both(c, STORE_WRITE, &at, err);
 
+    if (!rc)
+        rc = write_ledger(&at, err);
     for (size_t i = 0; !rc && i < c->arg_count; i++)
-        rc = rm_one(&at, c->args[i], err);
+        rc = rm_one(c, &at, c->args[i], err);
     close_both(&at);
     return rc;
 }
@@ -427,28 +564,51 @@ const struct cli_command cli_rm = {
     .text = RUN_ARG
     "  Results are deleted by weir gc, later, unless a tag, a ref or another run keeps them.",
     .example = "weir rm run-3 run-4",
-    .json = "nothing",
+    .json = "per run: {\"removed\":true,\"run\":3}",
     .run = rm_run,
 };
 
+/* A name that the run has no record of: a task that waits, or a slip.  Only the pipeline of that run can tell, so a close name is a hint. */
+static enum err_code check_task(struct at *at, int64_t run, const char *task, struct err *err)
+{
+    struct run_view *v = NULL;
+    enum err_code rc = run_view_load(at->st, at->l, run, &v, err);
+
+    if (!rc)
+        rc = cli_unknown_task(v, task, false, err);
+    run_view_free(v);
+    return rc;
+}
+
 static enum err_code cancel_run(struct cli *c, struct err *err)
 {
+    const bool stop = cli_flag(c, "stop");
+    const char *task = c->arg_count > 1 ? c->args[1] : NULL;
     struct at at = {0};
     struct process_id runner;
     bool alive = false;
     int64_t run = 0;
-    enum err_code rc = open_both(c, STORE_READ, LEDGER_WRITE, &at, err);
+    enum err_code rc = open_both(c, STORE_READ, &at, err);
 
+    if (!rc && stop && task)
+        rc = err_set(err, ERR_USAGE, "--stop is for whole runs: leave out '%s', or --stop", task);
     if (!rc)
         rc = run_number(at.st, at.l, c->args[0], &run, err);
+    if (!rc && task)
+        rc = check_task(&at, run, task, err);
     if (!rc)
+        rc = write_ledger(&at, err);
+    if (!rc && at.l)
         rc = share_runner(at.l, run, &runner, &alive, err);
     if (!rc && !alive)
         rc = err_set(err, ERR_NOT_FOUND, "nobody runs run-%lld now, so there is nothing to cancel",
                      (long long)run);
     if (!rc)
-        rc = ledger_request(at.l, run, cli_flag(c, "stop") ? LEDGER_ASK_STOP : LEDGER_ASK_CANCEL,
-                            c->arg_count > 1 ? c->args[1] : NULL, err);
+        rc = ledger_request(at.l, run, stop ? LEDGER_ASK_STOP : LEDGER_ASK_CANCEL, task, err);
+    if (!rc && c->json)
+        rc = cli_json(json_pack("{s:s, s:I, s:s*}", "asked", stop ? "stop" : "cancel", "run",
+                                (json_int_t)run, "task", task),
+                      err);
     close_both(&at);
     return rc;
 }
@@ -466,7 +626,7 @@ const struct cli_command cli_cancel = {
     .text = RUN_ARG "  What runs is asked to checkpoint and end; the run counts as cancelled.",
     .example =
         "weir cancel last\nweir cancel run-41 'sft[variant=realism]'\nweir cancel last --stop",
-    .json = "nothing",
+    .json = "{\"asked\":\"cancel\"|\"stop\",\"run\":41}, \"task\" when one was named",
     .options = cancel_options,
     .run = cancel_run,
 };

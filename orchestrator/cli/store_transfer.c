@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "orchestrator/cli/commands.h"
+#include "orchestrator/record.h"
 #include "store/transfer.h"
 
 #define NOTES_MAX_BYTES (16 << 20)
@@ -46,7 +47,9 @@ static enum err_code transfer(struct cli *c, bool push, struct err *err)
         .ref_count = c->arg_count - 1,
         .dry_run = cli_flag(c, "dry-run"),
         .notes = &notes,
+        .once = "runs/run-", /* numbers of runs are given here and there independently */
     };
+    int64_t imported = 0;
     struct transfer_report report = {0};
     struct progress line;
     struct store *st = NULL;
@@ -58,6 +61,8 @@ static enum err_code transfer(struct cli *c, bool push, struct err *err)
     o.progress = cli_progress(c, &line, push ? "pushing" : "pulling", "bytes");
     rc = (push ? store_push : store_pull)(st, c->args[0], &o, &report, err);
     progress_end(o.progress);
+    if (rc == OK && !push && !o.dry_run)
+        rc = run_import_kept(st, &imported, &notes, err);
     warn(&notes);
     if (rc == OK)
         rc = show(c, push, o.dry_run, &report, err);
@@ -114,7 +119,10 @@ const struct cli_command cli_store_pull = {
     .summary = "copy what is missing here of a remote's refs, or of all",
     .text = "REMOTE: a name from remotes: in .weir/config.yaml, or the path of a folder.  REF may "
             "be a digest, too.\n"
-            "Everything is verified before it is kept.  A pull that was cut goes on where it was.",
+            "Everything is verified before it is kept.  A pull that was cut goes on where it was.  "
+            "Runs that come along (runs/run-N)\n"
+            "are listed by weir runs afterwards; of two runs with one number each side keeps its "
+            "own.",
     .example = "weir pull backup\nweir pull backup data/captions",
     .json = TRANSFER_JSON,
     .options = transfer_options,

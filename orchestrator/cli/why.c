@@ -296,13 +296,12 @@ static enum err_code look(struct why *w, struct err *err)
 static enum err_code why_run(struct cli *c, struct err *err)
 {
     struct why w = {.c = c};
-    enum err_code rc = cli_pipeline(c, cli_value(c, "pipeline"), &w.p, err);
+    enum err_code rc =
+        cli_open_pipeline(c, cli_value(c, "pipeline"), STORE_WRITE, &w.st, &w.p, err);
 
     buf_init(&w.out, 1 << 24);
     if (!rc)
         rc = find_task(&w, c->args[0], err);
-    if (!rc)
-        rc = cli_open(c, STORE_WRITE, &w.st, err);
     if (!rc)
         rc = cli_read_ledger(w.st, &w.l, err);
     if (!rc)

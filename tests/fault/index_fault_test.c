@@ -1,6 +1,8 @@
 /* The index under fire: every fallible call failed once, writers killed at every seam call and at
  * random instants. */
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -350,5 +352,69 @@ TEST(killed_at_random)
     rig_close(&r);
 }
 
+#define NO_MOUNT 77
+/* In a child with a tiny file system of its own, which a file fills until little is left. */
+static int on_a_full_disk(struct rig *r)
+{
+    char path[TMPDIR_MAX + 32];
+    struct index *ix;
+    struct err err = ERR_INIT;
+    enum err_code rc = OK;
+    uint64_t blobs = 0, known = 0;
+
+    if (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
+        return NO_MOUNT;
+    if (mkdir(r->index, 0755) != 0 ||
+        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("tmpfs", r->index, "tmpfs", 0, "size=1m") != 0)
+        return NO_MOUNT;
+    EXPECT_OK(index_open(r->index, INDEX_WRITE, &ix, &err), &err);
+    snprintf(path, sizeof(path), "%s/ballast", r->index);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || posix_fallocate(fd, 0, 600 << 10) != 0)
+        return 2;
+    while (!rc && blobs < 100000) {
+        const struct digest name = rig_pack_blobs(r, blobs, 500);
+
+        blobs += 500;
+        rc = rig_commit(r, ix, &name, 1, &err);
+        if (!rc)
+            known = blobs;
+    }
+    if (rc != ERR_FULL)
+        return 3;
+    for (uint64_t i = 0; i < blobs; i++)
+        if ((rig_get(ix, rig_id(i)).type != 0) != (i < known))
+            return 4;
+    if (ftruncate(fd, 0) != 0) /* room again: the same process goes on */
+        return 5;
+    close(fd);
+    err = (struct err)ERR_INIT;
+    EXPECT_OK(index_sync(ix, r->packs, &(int64_t){0}, &err), &err);
+    if (rig_get(ix, rig_id(blobs - 1)).type == 0)
+        return 6;
+    rig_same_as_rebuilt(r, ix);
+    index_close(ix);
+    return 0;
+}
+
+TEST(a_full_disk_loses_nothing)
+{
+    struct rig r;
+    int status;
+
+    rig_new(&r);
+    fflush(stdout);
+    const pid_t pid = fork();
+    if (pid == 0)
+        _exit(on_a_full_disk(&r));
+    EXPECT_EQ(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_MOUNT)
+        printf("a_full_disk_loses_nothing: not tried, no right to mount\n");
+    else
+        EXPECT_EQ(status, 0);
+    rig_close(&r);
+}
+
 RUN(the_index_survives_any_single_fault, rebuild_survives_any_single_fault, killed_at_every_call,
-    killed_at_random)
+    killed_at_random, a_full_disk_loses_nothing)

@@ -307,15 +307,27 @@ static uint64_t one_run(uint64_t seed, bool keep_going, bool plain, struct sum *
     return v.effects;
 }
 
+static uint64_t at_work; /* the seed of the case that has not ended */
+
+__attribute__((destructor)) static void name_case(void)
+{
+    if (at_work)
+        (void)fprintf(stderr, "the case that failed: WEIR_SEED=%llu\n",
+                      (unsigned long long)at_work);
+    at_work = 0;
+}
+
 static void all_seeds(bool keep_going, bool plain, struct sum *sum)
 {
     const char *only = getenv("WEIR_SEED");
     const uint64_t first = only ? strtoull(only, NULL, 10) : 1;
 
+    name_case(); /* of the test before */
     for (uint64_t seed = first; seed < (only ? first + 1 : CASES + 1); seed++) {
-        print_message(only ? "seed %llu\n" : "", (unsigned long long)seed);
+        at_work = seed;
         EXPECT_EQ(one_run(seed, keep_going, plain, sum), one_run(seed, keep_going, plain, sum));
     }
+    at_work = 0;
 }
 
 TEST(every_task_comes_to_its_end)

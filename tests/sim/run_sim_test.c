@@ -69,7 +69,7 @@ static size_t undisturbed(uint64_t seed, struct tally *t)
 {
     struct records k = {.list = json_array()};
     const struct life_hooks hooks = {.keep = keep, .replay = replay, .arg = &k};
-    enum sched_state ends[64];
+    enum sched_state ends[64] = {0};
     enum sched_state *model;
     size_t count;
     struct rig r;
@@ -103,7 +103,7 @@ TEST(killed_after_every_record_it_comes_to_the_same_end)
         for (size_t at = 1; at < count; at++) {
             struct records k = {.list = json_array(), .kill_after = at};
             const struct life_hooks hooks = {.keep = keep, .replay = replay, .arg = &k};
-            enum sched_state ends[64];
+            enum sched_state ends[64] = {0};
             enum sched_state *model;
             struct rig r;
 
@@ -130,7 +130,7 @@ TEST(killed_again_and_again_at_any_record)
     for (uint64_t seed = 1; seed <= 40; seed++) {
         struct records k = {.list = json_array()};
         const struct life_hooks hooks = {.keep = keep, .replay = replay, .arg = &k};
-        enum sched_state ends[64];
+        enum sched_state ends[64] = {0};
         enum sched_state *model;
         struct rig r;
         int lives = 0;
@@ -249,7 +249,7 @@ static void kill_real(const char *dir, size_t at, bool torn)
     const struct life_hooks hooks = {.keep = keep_real, .replay = replay_real, .arg = &k};
     const struct digest options = {{1}};
     struct err err = ERR_INIT;
-    enum sched_state ends[64];
+    enum sched_state ends[64] = {0};
     enum sched_state *model;
     int64_t events = 0;
 

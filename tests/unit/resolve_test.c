@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include "orchestrator/ledger.h"
+#include "orchestrator/resolve_internal.h"
 #include "store/index.h"
 #include "tests/resolve_rig.h"
 
@@ -188,6 +189,41 @@ static void memo_path(const struct rig *g, char out[512])
     EXPECT(out[0] != '\0');
     free(entries);
     os_close_quiet(&fd);
+}
+
+/* It is written when something changed, read back whole, and taken: no test above would notice if it never were. */
+TEST(the_memo_is_taken)
+{
+    struct rig g;
+    struct memo m;
+    char path[512], *name;
+
+    rig_new(&g);
+    two_files(&g);
+    rig_open(&g, NULL, NULL);
+    EXPECT_EQ(rig_run(&g), 4);
+    EXPECT_OK(resolver_save(g.r, &g.err), &g.err);
+    memo_path(&g, path);
+    name = strrchr(path, '/');
+    *name++ = '\0';
+    memo_open(path, name, &m);
+    EXPECT(m.map != NULL);
+    EXPECT_EQ(m.head.tasks, 4);
+    EXPECT_EQ(m.head.outputs, 5);
+    EXPECT_EQ(m.tasks[3].flags, MEMO_KEYED | MEMO_KNOWN);
+    memo_close(&m);
+    rig_open(&g, NULL, NULL);
+    EXPECT(g.r->rows);
+    rig_all(&g);
+    EXPECT(!g.r->changed); /* every task by its row */
+    replace(&g, "pipe.yaml", two, "name: two", "name: three");
+    rig_open(&g, NULL, NULL);
+    EXPECT(!g.r->rows);
+    EXPECT(g.r->memo.map != NULL); /* of another file, but its keys are of use */
+    rig_all(&g);
+    EXPECT_EQ(known(&g), 4);
+    EXPECT(g.r->table != NULL);
+    rig_free(&g);
 }
 
 TEST(a_damaged_memo_costs_time_only)
@@ -602,7 +638,7 @@ TEST(the_tree_of_results_is_made_once)
 
 RUN(what_has_run_is_known_with_and_without_memo, a_change_stops_where_outputs_are_equal,
     posting_another_result_unkeys_the_users, a_lost_object_is_noticed_through_the_epoch,
-    a_damaged_memo_costs_time_only, keys_hold_what_matters_and_nothing_else,
+    the_memo_is_taken, a_damaged_memo_costs_time_only, keys_hold_what_matters_and_nothing_else,
     values_of_variables_stay_out_of_actions, an_input_can_be_replaced,
     what_nobody_wants_is_not_read, the_newest_whole_checkpoint_is_found,
     an_extending_param_goes_on_from_old_checkpoints, a_fan_in_is_there_when_its_task_runs,

@@ -68,8 +68,8 @@ static void add_task(struct play *p, char *const *w, int n)
     struct sched_task *t = &p->tasks[p->n];
 
     *t = (struct sched_task){.needs = p->needs[p->n], .cpus = 1, .attempts = 1, .selected = true};
-    EXPECT(n > 1 && w[1]);
-    snprintf(p->names[p->n], sizeof(p->names[0]), "%s", w[1] ? w[1] : "");
+    EXPECT(n > 1);
+    snprintf(p->names[p->n], sizeof(p->names[0]), "%s", w[1]);
     for (int i = 2; i < n; i++) {
         t->cpus = value_of(w[i], "cpus", t->cpus);
         t->memory_bytes = value_of(w[i], "memory", t->memory_bytes);
@@ -190,7 +190,8 @@ static bool plain_event(struct play *p, char *const *w, int n)
                   {"shared", EV_SHARED},   {"refused", EV_KEY_FAILED},
                   {"recheck", EV_RECHECK}, {"started", EV_STARTED},
                   {"stop", EV_STOP},       {"cancel", EV_CANCEL},
-                  {"resume", EV_RESUME},   {"time", EV_TIME}};
+                  {"resume", EV_RESUME},   {"time", EV_TIME},
+                  {"exited", EV_EXITED}};
 
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
         if (strcmp(w[0], events[i].word) == 0) {
@@ -240,11 +241,14 @@ static void play(const char *text)
     char *rest = NULL;
 
     for (char *line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        char *words[16] = {0}, *more = NULL;
+        char *words[16], *more = NULL;
+        char none[] = "";
         char *copy = mem_strdup(line);
         int n = 0;
 
         p.line = line;
+        for (int i = 0; i < 16; i++)
+            words[i] = none;
         for (char *w = strtok_r(copy, " ", &more); w && n < 16; w = strtok_r(NULL, " ", &more))
             words[n++] = w;
         EXPECT(n > 0);
@@ -332,6 +336,23 @@ TEST(what_fits_starts)
          "started e 1\nended a 1 done\n> start b 1\nstarted b 1\nended c 1 done\n> start d 1\n");
 }
 
+/* What its program used is free when it has ended, its users wait until the result is durable. */
+TEST(an_ended_program_makes_room_before_its_result_counts)
+{
+    play("machine cpus=1\ntask a\ntask b needs=a\ntask c\n"
+         "> key a\nmiss a\n> key c\nmiss c\n> start a 1\nstarted a 1\n> wait ever\n"
+         "exited a 2\n> wait ever\nexited a 1\nis a running\n> start c 1\nstarted c 1\n"
+         "is b waiting\nended a 1 done\nis a done\n> key b\nmiss b\n> wait ever\n"
+         "exited c 1\nexited c 1\n> start b 1\n");
+    /* A stop leaves it to its end; a failure of it is one like any other. */
+    play("machine cpus=1\ntask a attempts=2\n"
+         "> key a\nmiss a\n> start a 1\nstarted a 1\nexited a 1\nstop\nis a running\n"
+         "ended a 1 done\nis a done\n");
+    play("machine cpus=1\ntask a attempts=2\n"
+         "> key a\nmiss a\n> start a 1\nstarted a 1\nexited a 1\nended a 1 failed\n"
+         "> start a 2\nstarted a 2\n> wait ever\n");
+}
+
 TEST(jobs_limits_attempts_at_once)
 {
     play("machine cpus=9 jobs=2\ntask a\ntask b\ntask c\n> key a\n> key b\n> key c\n"
@@ -365,11 +386,16 @@ TEST(a_large_task_is_not_overtaken_for_ever)
         tasks[i] = (struct sched_task){.cpus = i == 1 ? 2 : 1, .attempts = 1, .selected = true};
     tasks[0].priority = 2;
     tasks[1].priority = 1;
+    tasks[1].attempts = 2;
+    tasks[2].priority = 2; /* its key comes late */
     tasks[n - 1] = (struct sched_task){.gpus = 1, .attempts = 1, .selected = true, .priority = -1};
     s = sched_new(tasks, n, &o);
     for (size_t i = 0; i < n; i++) {
-        EXPECT_EQ(sched_next(s, 0).kind, DO_KEY);
-        sched_post(s, &(struct sched_event){.kind = EV_MISS, .task = (int)i});
+        const struct sched_effect e = sched_next(s, 0);
+
+        EXPECT_EQ(e.kind, DO_KEY);
+        if (e.task != 2)
+            sched_post(s, &(struct sched_event){.kind = EV_MISS, .task = e.task});
     }
     EXPECT_EQ(sched_next(s, 0).task, 0); /* keeps one cpu until the end of the test */
     for (;;) {
@@ -388,6 +414,13 @@ TEST(a_large_task_is_not_overtaken_for_ever)
     EXPECT_EQ(sched_state_of(s, (int)n - 1), SCHED_READY);
     sched_post(s, &(struct sched_event){.kind = EV_ENDED, .attempt = 1, .end = END_DONE});
     EXPECT_EQ(sched_next(s, 0).task, 1);
+    /* The next time it is an ordinary task again. */
+    sched_post(s, &(struct sched_event){.kind = EV_STARTED, .task = 1, .attempt = 1});
+    sched_post(s, &(struct sched_event){.kind = EV_MISS, .task = 2});
+    sched_post(s,
+               &(struct sched_event){.kind = EV_ENDED, .task = 1, .attempt = 1, .end = END_FAILED});
+    EXPECT_EQ(sched_next(s, 0).task, 2);
+    EXPECT(sched_next(s, 0).task > 2);
     EXPECT(sched_check(s, NULL));
     sched_free(s);
 }
@@ -571,8 +604,10 @@ TEST(cancel_of_one_leaves_the_others)
 
 TEST(cancel_of_all_fails_what_is_left)
 {
-    play("machine cpus=4\ntask a\ntask b needs=a\ntask c\ntask u unselected\ntask v needs=u\n"
-         "> key a\nmiss a\n> key u\n> key c\n> start a 1\nstarted a 1\ncancel all\nis b failed\n"
+    play("machine cpus=4\ntask a\ntask b needs=a\ntask d needs=b\ntask c\ntask u unselected\ntask "
+         "v needs=u\n"
+         "> key a\nmiss a\n> key u\n> key c\n> start a 1\nstarted a 1\ncancel all\nis b failed\nis "
+         "d failed\n"
          "is c failed\nis v failed\nis u unselected\n> halt a 1\nended a 1 stopped\nis a failed\n"
          "resume\n> finish\n");
     play("machine cpus=4\ntask a\nrun a 1\ncancel all\nended a 1 done\nis a done\n> finish\n");
@@ -690,7 +725,8 @@ TEST(records_become_events)
         json_t *body;
 
         for (char *p = text; *p; p++)
-            *p = *p == '\'' ? '"' : *p;
+            if (*p == '\'')
+                *p = '"';
         body = json_loads(text, 0, &where);
         EXPECT(body);
         if (sched_event_of(body, find_task, name, &e) != records[i].is)
@@ -746,7 +782,8 @@ RUN(nothing_to_do_is_finished, inputs_come_first, a_hit_needs_no_start,
     hits_may_come_unasked_and_in_any_order, an_input_named_twice_is_one_task,
     skipped_inputs_count_as_there, the_longest_path_goes_first,
     an_unknown_time_is_the_median_of_the_known, priority_goes_before_length_and_declared_order_last,
-    what_fits_starts, jobs_limits_attempts_at_once, more_than_there_is_runs_alone,
+    what_fits_starts, an_ended_program_makes_room_before_its_result_counts,
+    jobs_limits_attempts_at_once, more_than_there_is_runs_alone,
     resources_not_counted_limit_nothing, a_large_task_is_not_overtaken_for_ever,
     a_failure_is_tried_again_with_doubling_backoff, backoff_ends_at_an_hour, some_ends_are_final,
     what_is_lost_uses_no_try_and_is_looked_up_again,

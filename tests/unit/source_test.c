@@ -483,6 +483,38 @@ TEST(code_enters_once)
     rig_free(&g);
 }
 
+TEST(code_of_all_stages_enters_together_when_it_is_there)
+{
+    struct rig g;
+    struct source_object a;
+
+    rig_new(&g);
+    rig_file(&g, "a.py", "a");
+    rig_file(&g, "b.py", "b");
+    rig_file(&g, "c.yaml",
+             "weir: 1\nname: p\nstages:\n"
+             "  x: {run: [\"true\"], code: [a.py], outputs: [o]}\n"
+             "  y: {run: [\"true\"], code: [b.py, a.py], outputs: [o]}\n");
+    for (int i = 0; i < 2; i++) {
+        sources_free(g.s);
+        pipeline_free(g.p);
+        g.s = NULL;
+        EXPECT_OK(pipeline_load(rig_path(&g, "c.yaml"), NULL, &g.p, NULL, &g.err), &g.err);
+        EXPECT_OK(rig_enter(&g, NULL), &g.err);
+        EXPECT_OK(source_code(g.s, "a.py", &a, &g.err), &g.err);
+        rig_expect_text(&g, &a.digest, "", "a");
+        if (i == 0) {
+            rig_file(&g, "b.py", "too late for this plan");
+            EXPECT_OK(source_code(g.s, "b.py", &a, &g.err), &g.err);
+            rig_expect_text(&g, &a.digest, "", "b");
+            EXPECT_EQ(unlink(rig_path(&g, "b.py")), 0);
+        } else {
+            EXPECT_ERR(source_code(g.s, "b.py", &a, &g.err), ERR_NOT_FOUND, &g.err);
+        }
+    }
+    rig_free(&g);
+}
+
 /* ---- the lock file ------------------------------------------------------------------------------ */
 
 #define D64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -563,4 +595,5 @@ RUN(a_file_and_a_folder_enter_as_they_are, an_absolute_path_is_taken_as_it_is,
     a_wrong_line_of_a_records_file_is_named,
     policy_sees_declared_licences_and_those_of_single_files, artifacts_are_found_by_run_and_by_name,
     input_texts_name_paths_refs_digests_and_outputs, a_ref_to_what_is_only_half_there_is_refused,
-    code_enters_once, a_lock_file_is_written_as_it_was_read, a_wrong_lock_file_says_what_is_wrong)
+    code_enters_once, code_of_all_stages_enters_together_when_it_is_there,
+    a_lock_file_is_written_as_it_was_read, a_wrong_lock_file_says_what_is_wrong)
