@@ -290,29 +290,43 @@ static void open_parts(struct attempt *a, struct store *st)
     a->result.outputs = mem_zero(count + 1, sizeof(*a->result.outputs));
 }
 
-enum err_code attempt_begin(const char *task_dir, struct store *st, struct attempt **out,
-                            struct err *err)
+/* The folder: its path, what is known of it, its lock. */
+static enum err_code open_folder(struct attempt *a, const char *task_dir, struct err *err)
 {
-    struct attempt *a = mem_zero(1, sizeof(*a));
-    struct stat info;
-    char *path = NULL;
-    enum err_code rc;
+    struct err ignored = ERR_INIT;
+    struct stat info = {0};
+    char *path;
+    enum err_code rc = os_open_dir(AT_FDCWD, task_dir, &a->dir, err);
 
-    *out = NULL;
-    a->dir = a->log.fd = a->capture.events = -1;
-    a->result.step = a->capture.step = -1;
-    a->result.error = "";
-    arena_init(&a->arena);
-    rc = os_open_dir(AT_FDCWD, task_dir, &a->dir, err);
-    if (!rc) {
-        struct err ignored = ERR_INIT;
-
+    if (rc)
+        return rc;
+    if (a->again) { /* who says so knows its path */
+        a->path = arena_strdup(&a->arena, task_dir);
+    } else {
         a->fresh = os_stat_at(a->dir, "out", &info, &ignored) == ERR_NOT_FOUND;
         path = realpath(task_dir, NULL);
         a->path = arena_strdup(&a->arena, path ? path : task_dir);
         free(path);
-        rc = attempt_lock(a->dir, err);
     }
+    if (os_stat(a->dir, &info, &ignored) == OK)
+        a->group = info.st_gid;
+    return attempt_lock(a->dir, err);
+}
+
+static enum err_code begin(const char *task_dir, struct store *st, bool again, struct attempt **out,
+                           struct err *err)
+{
+    struct attempt *a = mem_zero(1, sizeof(*a));
+    struct stat info;
+    enum err_code rc;
+
+    *out = NULL;
+    a->again = again;
+    a->dir = a->log.fd = a->capture.events = -1;
+    a->result.step = a->capture.step = -1;
+    a->result.error = "";
+    arena_init(&a->arena);
+    rc = open_folder(a, task_dir, err);
     if (!rc && os_stat_at(a->dir, CARD_RESULT, &info, err) == OK)
         rc = err_set(err, ERR_EXISTS, "%s: this attempt is over already", task_dir);
     else if (!rc)
@@ -327,6 +341,18 @@ enum err_code attempt_begin(const char *task_dir, struct store *st, struct attem
     open_parts(a, st);
     *out = a;
     return OK;
+}
+
+enum err_code attempt_begin(const char *task_dir, struct store *st, struct attempt **out,
+                            struct err *err)
+{
+    return begin(task_dir, st, false, out, err);
+}
+
+enum err_code attempt_begin_again(const char *task_dir, struct store *st, struct attempt **out,
+                                  struct err *err)
+{
+    return begin(task_dir, st, true, out, err);
 }
 
 const struct result_card *attempt_result(const struct attempt *a)
@@ -362,10 +388,8 @@ static enum err_code write_result(struct attempt *a, struct err *err)
     return rc;
 }
 
-enum err_code attempt_end(struct attempt *a, struct err *err)
+static void release(struct attempt *a)
 {
-    const enum err_code rc = write_result(a, err);
-
     capture_release(&a->capture);
     runlog_release(&a->log);
     if (a->own_store)
@@ -376,6 +400,35 @@ enum err_code attempt_end(struct attempt *a, struct err *err)
     free(a->envp);
     os_close_quiet(&a->dir);
     free(a);
+}
+
+enum err_code attempt_end(struct attempt *a, struct err *err)
+{
+    const enum err_code rc = write_result(a, err);
+
+    release(a);
+    return rc;
+}
+
+/* Whoever looks the action up learns all that the card would say. */
+static bool store_says_it_all(const struct attempt *a)
+{
+    const struct result_card *r = &a->result;
+
+    return r->status == ATTEMPT_DONE && a->card.bind && !r->log.kind && !r->events.kind &&
+           r->image_count == 0 && r->step < 0 && !a->own_store;
+}
+
+enum err_code attempt_hand_over(struct attempt *a, bool *spare, struct err *err)
+{
+    enum err_code rc = OK;
+
+    *spare = false;
+    if (store_says_it_all(a))
+        *spare = attempt_clear(a);
+    else
+        rc = write_result(a, err);
+    release(a);
     return rc;
 }
 

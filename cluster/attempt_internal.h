@@ -4,6 +4,7 @@
  *   attempt_prepare.c  folders, inputs, code, task.json, environment
  *   attempt_collect.c  outputs into the store
  *   attempt_life.c     the lock
+ *   attempt_spare.c    emptying the folder for the next one
  *
  * Life:     within attempt_begin .. attempt_end.
  * Owns:     as attempt.h.
@@ -30,6 +31,8 @@ struct attempt {
     const char *resume;  /* "resume/step-N" or NULL */
     bool ready;          /* capture and log are set up */
     bool fresh;          /* the folder has never been tried in */
+    bool again;          /* it has, and is empty: all folders and task.json are there */
+    gid_t group;         /* of the folder, when the attempt began */
     bool linked;         /* some inputs are hard links into the store */
     struct runlog log;
     struct capture capture;
@@ -44,6 +47,8 @@ void attempt_say(struct attempt *a, enum attempt_status status, const char *fmt,
 void attempt_lost(struct attempt *a, const struct err *err);
 
 MUST_USE enum err_code attempt_prepare(struct attempt *a, struct err *err);
+/* Leaves the folder as attempt_prepare found it, with task.json and the folders inside; false: it cannot be used again. */
+bool attempt_clear(struct attempt *a);
 /* Its part of a commit.  On failure nothing of it is bound. */
 MUST_USE enum err_code attempt_put(struct attempt *a, struct writer *w, struct err *err);
 

@@ -14,8 +14,12 @@
 static enum err_code make_folders(struct attempt *a, struct err *err)
 {
     static const char *const names[] = {"out", "work", "ckpt", "tmp"};
-    static const char *const old[] = {"in", "resume", "images", "program", RUNLOG, CAPTURE_EVENTS};
+    static const char *const old[] = {"in",   "resume",       "images",   "program",
+                                      RUNLOG, CAPTURE_EVENTS, TASK_CARD};
     enum err_code rc = OK;
+
+    if (a->again)
+        return a->card.input_count ? os_mkdir(a->dir, "in", 0755, err) : OK;
 
     /* left by an attempt in this folder that was killed */
     for (size_t i = 0; !rc && !a->fresh && i < sizeof(old) / sizeof(old[0]); i++)
@@ -193,7 +197,7 @@ static enum err_code write_task_card(struct attempt *a, struct err *err)
     if (!rc)
         rc = buf_check(&text, "task.json", err);
     if (!rc)
-        rc = card_put_file(a->dir, "task.json", text.p, text.n, 0644, err);
+        rc = card_overwrite(a->dir, TASK_CARD, text.p, text.n, 0644, err);
     buf_release(&text);
     json_decref(root);
     return rc;

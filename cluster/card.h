@@ -40,6 +40,7 @@
 #define CARD_BYTES_MAX (16 << 20)
 #define CARD_ATTEMPT "attempt.json"
 #define CARD_RESULT "result.json"
+#define TASK_CARD "task.json" /* of the stage contract */
 #define CARD_KEEP_DEFAULT 2
 #define CARD_KEEP_MAX 100
 #define CARD_LOG_MAX_DEFAULT (8 << 20)
@@ -125,6 +126,9 @@ const char *obj_kind_word(enum obj_kind k); /* "blob", "tree" */
 /* A card file, parsed, its "weir" member being version. */
 MUST_USE enum err_code card_load(int dir, const char *name, const char *version, json_t **out,
                                  struct err *err);
+/* The same in place, for a file that nobody reads meanwhile and that is nobody else's: made, or as it was made. */
+MUST_USE enum err_code card_overwrite(int dir, const char *name, const void *p, size_t n,
+                                      mode_t mode, struct err *err);
 /* Any small file by rename, without fsync. */
 MUST_USE enum err_code card_put_file(int dir, const char *name, const void *p, size_t n,
                                      mode_t mode, struct err *err);

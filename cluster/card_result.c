@@ -97,6 +97,29 @@ enum err_code card_put_file(int dir, const char *name, const void *p, size_t n, 
     return rc;
 }
 
+/* Not by O_TRUNC: a file that was emptied is written out when it is closed, on some file systems, and its inode is what is worth keeping. */
+enum err_code card_overwrite(int dir, const char *name, const void *p, size_t n, mode_t mode,
+                             struct err *err)
+{
+    struct stat st;
+    int fd = -1;
+    enum err_code rc =
+        os_open(dir, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode, &fd, err);
+
+    if (rc)
+        return rc;
+    rc = os_write(fd, p, n, err);
+    if (!rc)
+        rc = os_stat(fd, &st, err);
+    if (!rc && st.st_size > (off_t)n)
+        rc = os_truncate(fd, (int64_t)n, err);
+    if (rc)
+        os_close_quiet(&fd);
+    else
+        rc = os_close(&fd, err);
+    return rc;
+}
+
 enum err_code result_card_write(int dir, const struct result_card *c, struct err *err)
 {
     json_t *root = result_card_json(c);

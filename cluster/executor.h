@@ -2,7 +2,8 @@
  *
  * An attempt is a task directory with attempt.json in it (card.h).  The executor gets weir-exec to run it; what comes back is result.json
  * there, whatever happened to the orchestrator meanwhile.  A task directory that is flock'ed itself (by weir-exec) is alive; without
- * a holder and without result.json it is lost.
+ * a holder and without result.json it is lost.  (Or it has ended well, an orchestrator was told and died at that moment: what is lost has to
+ * be looked up again, and found.)
  *
  * local:  resident weir-exec processes, one per slot, each in a session of its own, fed with task directories over a pipe; results come back over
  *         a pipe.  When the orchestrator dies they see the end of the pipe, finish what they have begun, write result.json and go.
@@ -20,7 +21,7 @@
 
 enum executor_event_kind {
     EXEC_STARTED, /* the program runs (pid) */
-    EXEC_ENDED,   /* result.json is there: card */
+    EXEC_ENDED,   /* with a result: card */
     EXEC_LOST,    /* its supervisor is gone without a result: reason */
     EXEC_EXITED /* only with tell_exits: the program has ended, EXEC_ENDED or EXEC_LOST follows when the result is durable; what it
                    * occupied is free, and another attempt that is started now shares the commit */
@@ -31,12 +32,16 @@ struct executor_event {
     int64_t pid;
     struct result_card card; /* EXEC_ENDED: the caller's, result_card_release */
     char reason[ERR_TEXT_MAX];
+    bool spare; /* EXEC_ENDED: its folder is empty and may be given to start_again */
 };
 struct executor;
 struct executor_ops {
     const char *name;
     MUST_USE enum err_code (*start)(struct executor *e, uint64_t id, const char *task_dir,
                                     struct err *err);
+    /* The same in a folder that was spare: with its new card in it, and under its new name.  NULL where none ever is. */
+    MUST_USE enum err_code (*start_again)(struct executor *e, uint64_t id, const char *task_dir,
+                                          struct err *err);
     /* An attempt of an earlier orchestrator: watch it.  Gives EXEC_ENDED or EXEC_LOST, at once when it is over already. */
     MUST_USE enum err_code (*adopt)(struct executor *e, uint64_t id, const char *task_dir,
                                     struct err *err);

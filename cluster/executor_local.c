@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,6 +35,8 @@ struct resident {
     int in, out;
     struct buf answers; /* a partial line */
     size_t running;     /* attempts that it has been given and that have not exited */
+    size_t uncommitted; /* that have, and whose results are to come */
+    bool hurried;       /* it knows that nothing else comes soon */
 };
 struct job {
     struct job *next;
@@ -56,6 +59,7 @@ struct local {
     struct job *jobs;
     size_t adopted;
     int64_t looked_ns; /* at adopted ones */
+    char *parent, *real_parent; /* of the last folder that was started in */
     struct queued_event *first, **last;
 };
 
@@ -95,10 +99,12 @@ static void forget(struct local *l, struct job **at)
     struct job *j = *at;
 
     *at = j->next;
-    if (j->by)
-        j->by->running -= !j->exited;
-    else
+    if (!j->by)
         l->adopted--;
+    else if (j->exited)
+        j->by->uncommitted--;
+    else
+        j->by->running--;
     free(j->dir);
     free(j);
 }
@@ -156,14 +162,18 @@ static void answer(struct local *l, const char *line, size_t n)
     if (strcmp(event, "started") == 0) {
         post(l, EXEC_STARTED, (*at)->id)->pid = json_integer_value(json_object_get(v, "pid"));
     } else if (strcmp(event, "exited") == 0) {
+        (*at)->by->running -= !(*at)->exited;
+        (*at)->by->uncommitted += !(*at)->exited;
         (*at)->exited = true;
-        (*at)->by->running--;
         post(l, EXEC_EXITED, (*at)->id);
     } else if (strcmp(event, "ended") == 0) {
         if (result_card_of(json_incref(json_object_get(v, "result")), &card, &err)) {
             post_lost(l, at, err.text);
         } else {
-            post(l, EXEC_ENDED, (*at)->id)->card = card;
+            struct executor_event *e = post(l, EXEC_ENDED, (*at)->id);
+
+            e->card = card;
+            e->spare = json_is_true(json_object_get(v, "spare"));
             forget(l, at);
         }
     } else if (strcmp(event, "lost") == 0) {
@@ -195,6 +205,7 @@ static void bury(struct local *l, struct resident *r)
                        WEXITSTATUS(status));
     buf_release(&r->answers);
     r->pid = 0;
+    r->hurried = false;
     for (struct job **at = &l->jobs; *at;) {
         bool over = (*at)->by == r;
 
@@ -339,10 +350,36 @@ static struct job *add_job(struct local *l, uint64_t id, const char *dir, struct
     return j;
 }
 
-/* Folders are known by their real path: that is what weir-exec says. */
-static enum err_code real_dir(const char *task_dir, char out[PATH_MAX], struct err *err)
+/* Of the folder that holds it, asked for once. */
+static bool real_parent(struct local *l, const char *task_dir, size_t n)
 {
-    if (!realpath(task_dir, out))
+    if (l->parent && strlen(l->parent) == n && memcmp(l->parent, task_dir, n) == 0)
+        return true;
+    free(l->parent);
+    free(l->real_parent);
+    l->parent = mem_strdup(task_dir);
+    l->parent[n] = '\0';
+    l->real_parent = realpath(l->parent, NULL);
+    if (l->real_parent)
+        return true;
+    free(l->parent);
+    l->parent = NULL;
+    return false;
+}
+
+/* Folders are known by their real path: that is what weir-exec says. */
+static enum err_code real_dir(struct local *l, const char *task_dir, char out[PATH_MAX],
+                              struct err *err)
+{
+    const char *name = strrchr(task_dir, '/');
+    struct stat st;
+    int n = -1;
+
+    if (name > task_dir && name[1] && strcmp(name, "/.") != 0 && strcmp(name, "/..") != 0 &&
+        lstat(task_dir, &st) == 0 && S_ISDIR(st.st_mode) &&
+        real_parent(l, task_dir, (size_t)(name - task_dir)))
+        n = snprintf(out, PATH_MAX, "%s%s", l->real_parent[1] ? l->real_parent : "", name);
+    if ((n < 0 || n >= PATH_MAX) && !realpath(task_dir, out))
         return err_sys(err, errno, "task directory %s", task_dir);
     if (strchr(out, '\n') || strlen(out) + 8 > SERVE_LINE_MAX)
         return err_set(err, ERR_INPUT, "task directory %s has a name that cannot be used",
@@ -350,12 +387,11 @@ static enum err_code real_dir(const char *task_dir, char out[PATH_MAX], struct e
     return OK;
 }
 
-static enum err_code local_start(struct executor *e, uint64_t id, const char *task_dir,
-                                 struct err *err)
+static enum err_code give(struct local *l, uint64_t id, const char *task_dir, const char *verb,
+                          struct err *err)
 {
-    struct local *l = (struct local *)e;
     char dir[PATH_MAX];
-    enum err_code rc = real_dir(task_dir, dir, err);
+    enum err_code rc = real_dir(l, task_dir, dir, err);
 
     CHECK(!find_id(l, id));
     for (int i = 0; !rc && i < 2; i++) { /* the second one is for a resident that has just died */
@@ -365,13 +401,26 @@ static enum err_code local_start(struct executor *e, uint64_t id, const char *ta
             rc = hire(l, r, err);
         if (rc)
             break;
-        if (tell(r, "", dir)) {
+        if (tell(r, verb, dir)) {
             (void)add_job(l, id, dir, r);
+            r->hurried = false;
             return OK;
         }
         bury(l, r);
     }
     return rc ? rc : err_set(err, ERR_IO, "%s does not take requests", l->exec_path);
+}
+
+static enum err_code local_start(struct executor *e, uint64_t id, const char *task_dir,
+                                 struct err *err)
+{
+    return give((struct local *)e, id, task_dir, "", err);
+}
+
+static enum err_code local_start_again(struct executor *e, uint64_t id, const char *task_dir,
+                                       struct err *err)
+{
+    return give((struct local *)e, id, task_dir, "again ", err);
 }
 
 static enum err_code local_adopt(struct executor *e, uint64_t id, const char *task_dir,
@@ -429,6 +478,17 @@ static void look_at_adopted(struct local *l)
     }
 }
 
+/* The caller has nothing more to start for now: results need not wait for company. */
+static void hurry(struct local *l)
+{
+    for (int i = 0; l->tell_exits && i < l->slots; i++) {
+        struct resident *r = &l->residents[i];
+
+        if (r->pid && r->running == 0 && r->uncommitted > 0 && !r->hurried)
+            r->hurried = tell(r, "", "commit");
+    }
+}
+
 static int wait_ms(const struct local *l, int64_t until_ns)
 {
     const int64_t now = os_monotonic_ns();
@@ -454,6 +514,7 @@ static enum err_code local_poll(struct executor *e, int64_t timeout_ms, int wake
         look_at_adopted(l);
         if (l->first || woken)
             break;
+        hurry(l);
         for (int i = 0; i < l->slots; i++)
             fds[i] = (struct pollfd){l->residents[i].pid ? l->residents[i].out : -1, POLLIN, 0};
         fds[l->slots] = (struct pollfd){wake, POLLIN, 0};
@@ -509,6 +570,8 @@ static void local_close(struct executor *e)
     free(l->residents);
     free(l->exec_path);
     free(l->store);
+    free(l->parent);
+    free(l->real_parent);
     free(l);
 }
 
@@ -517,6 +580,7 @@ enum err_code executor_local(const struct executor_local_options *o, struct exec
 {
     static const struct executor_ops ops = {.name = "local",
                                             .start = local_start,
+                                            .start_again = local_start_again,
                                             .adopt = local_adopt,
                                             .stop = local_stop,
                                             .poll = local_poll,

@@ -15,11 +15,13 @@
 #include "store/store.h"
 
 #define HOLD_NS 3000000 /* an answer that nobody waits for may wait so long for company */
+#define AGAIN "again "
+#define AGAIN_N 6
 
 struct serve {
     struct store *store;
     int in, out, signals;
-    bool in_ended, ending, exits;
+    bool in_ended, ending, exits, commit;
     struct buf input;  /* a partial line */
     struct buf answer; /* not yet written */
     int64_t answer_ns; /* since when; 0: empty */
@@ -69,10 +71,16 @@ static void answer_lost(struct serve *s, const char *dir, const char *reason)
 
 /* ---- requests ---------------------------------------------------------------------------------- */
 
+/* Of a line of the queue. */
+static const char *folder_of(const char *line)
+{
+    return line[0] == '/' ? line : line + AGAIN_N;
+}
+
 static void end_queued(struct serve *s, const char *dir)
 {
     for (size_t i = 0; i < s->queued; i++)
-        if (strcmp(s->queue[i], dir) == 0) {
+        if (strcmp(folder_of(s->queue[i]), dir) == 0) {
             answer_lost(s, dir, "stopped before it began");
             free(s->queue[i]);
             memmove(s->queue + i, s->queue + i + 1, (s->queued - i - 1) * sizeof(*s->queue));
@@ -84,18 +92,17 @@ static void end_queued(struct serve *s, const char *dir)
 static void request(struct serve *s, const char *line)
 {
     const bool stop = strncmp(line, "stop ", 5) == 0, kill = strncmp(line, "kill ", 5) == 0;
-    const char *dir = stop || kill ? line + 5 : line;
-
+    const bool again = strncmp(line, AGAIN, AGAIN_N) == 0;
+    const char *dir = stop || kill ? line + 5 : again ? line + AGAIN_N : line;
     json_t *probe;
     bool good;
 
-    if (strcmp(line, "exits") == 0) {
-        s->exits = true;
+    s->exits = s->exits || strcmp(line, "exits") == 0;
+    s->commit = s->commit || strcmp(line, "commit") == 0;
+    if (dir[0] != '/')
         return;
-    }
     probe = json_string(dir);
-    good = probe && dir[0] == '/';
-
+    good = probe != NULL;
     json_decref(probe);
     if (!good) /* none that we could answer about */
         return;
@@ -114,7 +121,7 @@ static void request(struct serve *s, const char *line)
         s->queue_cap = s->queue_cap ? 2 * s->queue_cap : 16;
         s->queue = mem_grow(s->queue, s->queue_cap, sizeof(*s->queue));
     }
-    s->queue[s->queued++] = mem_strdup(dir);
+    s->queue[s->queued++] = mem_strdup(line);
 }
 
 /* What has come, without waiting for more. */
@@ -155,9 +162,13 @@ static void end_attempt(struct serve *s, struct attempt *a)
     const bool failed = attempt_result(a)->status == ATTEMPT_FAILED;
     char *dir = mem_strdup(attempt_dir(a));
     struct err err = ERR_INIT;
-    const enum err_code rc = attempt_end(a, &err);
+    bool spare = false;
+    const enum err_code rc = s->out < 0 || s->in_ended ? attempt_end(a, &err)
+                                                       : attempt_hand_over(a, &spare, &err);
 
     CHECK(v);
+    if (spare)
+        json_object_set_new(v, "spare", json_true());
     if (rc && !(rc == ERR_NOT_FOUND && failed)) {
         answer_lost(s, dir, err.text);
         json_decref(v);
@@ -226,15 +237,18 @@ static void attempt_next(struct serve *s)
                                           .on_control = on_control,
                                           .tick = on_tick};
     const struct attempt_control control = {.signals = s->signals, .hooks = &hooks};
-    char *dir = s->queue[0];
+    char *line = s->queue[0];
+    const char *dir = folder_of(line);
     struct attempt *a = NULL;
     struct err err = ERR_INIT;
     bool asked = false;
 
     memmove(s->queue, s->queue + 1, --s->queued * sizeof(*s->queue));
-    if (attempt_begin(dir, s->store, &a, &err)) {
+    s->commit = false;
+    if (dir == line ? attempt_begin(dir, s->store, &a, &err)
+                    : attempt_begin_again(dir, s->store, &a, &err)) {
         answer_lost(s, dir, err.text);
-        free(dir);
+        free(line);
         return;
     }
     s->current = dir;
@@ -249,7 +263,7 @@ static void attempt_next(struct serve *s)
         answer(s, json_pack("{s:s, s:s}", "event", "exited", "dir", dir));
         flush_answers(s);
     }
-    free(dir);
+    free(line);
 }
 
 static void take_signals(struct serve *s)
@@ -260,13 +274,13 @@ static void take_signals(struct serve *s)
         s->ending |= info.ssi_signo != SIGCHLD;
 }
 
-/* Who knows of the exit has the next request ready soon. */
+/* Who knows of the exit has the next request ready soon, or says that there is none. */
 static void wait_for_next(const struct serve *s)
 {
     struct pollfd p = {s->in, POLLIN, 0};
     const struct timespec next = {.tv_nsec = SERVE_NEXT_NS};
 
-    if (s->exits && s->queued == 0 && !s->ending && !s->in_ended)
+    if (s->exits && s->queued == 0 && !s->ending && !s->in_ended && !s->commit)
         (void)ppoll(&p, 1, &next, NULL);
 }
 

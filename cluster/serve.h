@@ -1,19 +1,24 @@
 /* serve.h - a resident weir-exec: many attempts, one after the other, by one process that keeps the store open.
  *
  *   in    one line each:   /abs/task/dir        attempt it, after those that came before
+ *                          again /abs/task/dir  the same in a folder that was "spare" (below): without links in its path, renamed since, with
+ *                                               another card
  *                          stop /abs/task/dir   SIGTERM to its program, SIGKILL after the card's grace time
  *                          kill /abs/task/dir   SIGKILL at once
  *                          exits                from now on tell when a program has ended, and wait SERVE_NEXT_NS for the next request
  *                                               before committing: results of many short attempts share a commit
+ *                          commit               nothing else is to come soon: do not wait for it
  *   out   one line of JSON each:
  *         {"event":"started","dir":"..","pid":1}        may come together with the end of a short attempt
  *         {"event":"exited","dir":".."}                 the program has ended; its result is not durable yet
- *         {"event":"ended","dir":"..","result":{..}}    the result card; result.json is there, unless the program removed its folder
+ *         {"event":"ended","dir":"..","result":{..}}    the result card; result.json is there, unless the program removed its folder or all
+ *                                                       of it is in the store (attempt_hand_over); "spare":true, too, when the folder
+ *                                                       can be used again
  *         {"event":"lost","dir":"..","reason":".."}     there is no result card, and there will be none
  *
  * The end of `in`: what has begun is finished, results are committed and result.json is written; folders that wait are left alone.
  * SIGTERM or SIGINT: the running program is asked to stop, then the same.  SIGQUIT: it is killed, then the same.
- * Nobody at the other end of `out` changes nothing: result.json says it all.
+ * Nobody at the other end of `out` changes nothing: result.json says it all, or the store does.
  *
  * Group commit: results of attempts that ended share one commit, at the latest SERVE_COMMIT_NS after the first of them ended, or at once
  * when nothing waits.
@@ -29,7 +34,7 @@
 #include "base/err.h"
 
 #define SERVE_COMMIT_NS 20000000
-#define SERVE_NEXT_NS 2000000
+#define SERVE_NEXT_NS 10000000
 #define SERVE_GROUP_MAX 64
 #define SERVE_QUEUE_MAX 100000
 #define SERVE_LINE_MAX 8192

@@ -26,7 +26,19 @@ static double from_half(uint16_t h)
     return sign * ldexp(1024 + fraction, exponent - 25);
 }
 
-static double element(const char *dtype, const unsigned char *p)
+/* I8 I16 I32 I64, U8 .. U64, BOOL, little endian; exact up to 2^53, near enough beyond for a difference that is shown with three digits. */
+static double whole_number(const char *dtype, const unsigned char *p, size_t n)
+{
+    uint64_t v = 0;
+
+    for (size_t i = n; i-- > 0;)
+        v = v << 8 | p[i];
+    if (dtype[0] == 'I' && p[n - 1] & 0x80)
+        return -(double)(~(v | (n < 8 ? UINT64_MAX << (8 * n % 64) : 0)) + 1);
+    return (double)v;
+}
+
+static double element(const char *dtype, const unsigned char *p, size_t n)
 {
     uint32_t w;
     uint16_t h;
@@ -41,6 +53,8 @@ static double element(const char *dtype, const unsigned char *p)
         memcpy(&d, p, sizeof(d));
         return d;
     }
+    if (dtype[0] == 'I' || dtype[0] == 'U' || strcmp(dtype, "BOOL") == 0)
+        return whole_number(dtype, p, n);
     memcpy(&h, p, sizeof(h));
     if (strcmp(dtype, "F16") == 0)
         return from_half(h);
@@ -49,13 +63,19 @@ static double element(const char *dtype, const unsigned char *p)
     return (double)f;
 }
 
+/* Bytes of an element; 0: of a type whose values are not understood (8-bit floats). */
 static size_t width(const char *dtype)
 {
-    if (strcmp(dtype, "F64") == 0)
-        return 8;
-    if (strcmp(dtype, "F32") == 0)
-        return 4;
-    return strcmp(dtype, "F16") == 0 || strcmp(dtype, "BF16") == 0 ? 2 : 0;
+    static const struct {
+        const char *name;
+        size_t bytes;
+    } list[] = {{"F64", 8}, {"I64", 8}, {"U64", 8},  {"F32", 4}, {"I32", 4}, {"U32", 4}, {"F16", 2},
+                {"I16", 2}, {"U16", 2}, {"BF16", 2}, {"I8", 1},  {"U8", 1},  {"BOOL", 1}};
+
+    for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++)
+        if (strcmp(dtype, list[i].name) == 0)
+            return list[i].bytes;
+    return 0;
 }
 
 static double distance(double a, double b)
@@ -118,7 +138,7 @@ static enum err_code compare_tensor(struct file *a, struct file *b, const struct
     enum err_code rc = OK;
 
     *equal = true;
-    *largest = 0;
+    *largest = w > 0 ? 0 : NAN;
     for (int64_t at = 0; !rc && at < x->len; at += (int64_t)STEP) {
         const size_t n = x->len - at < (int64_t)STEP ? (size_t)(x->len - at) : STEP;
 
@@ -129,8 +149,8 @@ static enum err_code compare_tensor(struct file *a, struct file *b, const struct
             continue;
         *equal = false;
         for (size_t i = 0; w > 0 && i + w <= n; i += w)
-            *largest = fmax(*largest, distance(element(x->dtype, (unsigned char *)a->part + i),
-                                               element(x->dtype, (unsigned char *)b->part + i)));
+            *largest = fmax(*largest, distance(element(x->dtype, (unsigned char *)a->part + i, w),
+                                               element(x->dtype, (unsigned char *)b->part + i, w)));
     }
     return rc;
 }
@@ -331,7 +351,12 @@ void differ_say(const struct difference *d, struct buf *out)
     if (d->path[0])
         buf_printf(out, "%s: ", d->path);
     if (strcmp(d->what, "tensor") == 0) {
-        buf_printf(out, "tensor %s, largest difference %.3g", d->tensor, d->largest);
+        buf_str(out, "tensor ");
+        json_name_escape(out, d->tensor, strlen(d->tensor));
+        if (isnan(d->largest))
+            buf_str(out, " differs");
+        else
+            buf_printf(out, ", largest difference %.3g", d->largest);
         if (d->tensors > 1)
             buf_printf(out, " (%lld tensors differ)", (long long)d->tensors);
     } else if (strcmp(d->what, "bytes") == 0) {

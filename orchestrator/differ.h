@@ -17,8 +17,8 @@ struct difference {
     int64_t offset;   /* bytes: of the first different byte */
     char tensor[256]; /* tensor: the first one in file order */
     int64_t tensors;  /* that differ */
-    double
-        largest; /* |a - b| over all elements of the first, NaN against a number counts as infinite */
+    /* |a - b| over all elements of the first; NaN against a number counts as infinite; NaN: its type is not understood */
+    double largest;
 };
 MUST_USE enum err_code differ(struct store *st, enum obj_kind kind, const struct digest *a,
                               const struct digest *b, struct difference *out, struct err *err);

@@ -85,5 +85,10 @@ struct chain {
 };
 /* Does this event come next?  *body (may be NULL): a new reference. */
 MUST_USE enum err_code chain_step(struct chain *c, struct str text, json_t **body, struct err *err);
+/* The same without parsing all of it (ledger_move.c). */
+MUST_USE enum err_code chain_text(struct chain *c, struct str text, struct err *err);
+/* All events of a run as they are, each one checked against the chain, one line each (ledger_read.c). */
+MUST_USE enum err_code ledger_lines(struct ledger *l, int64_t run, struct buf *out,
+                                    struct err *err);
 
 #endif

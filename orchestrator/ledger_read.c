@@ -210,6 +210,7 @@ struct walk { /* of one run */
     struct buf text;
     size_t ends[READ_ROWS];
     size_t count;
+    struct buf *lines; /* where the events are to go as they are; else NULL */
 };
 
 static void walk_init(struct walk *w, struct ledger *l, int64_t run, int64_t from)
@@ -280,10 +281,17 @@ static enum err_code walk_run(struct walk *w, ledger_event_fn fn, void *arg, str
 
     while (!rc && w->count > 0) {
         for (size_t i = 0, at = 0; i < w->count && !rc; at = w->ends[i++]) {
+            const struct str text = {w->text.p + at, w->ends[i] - at};
             const int64_t seq = w->chain.seq;
-            json_t *body;
+            json_t *body = NULL;
 
-            rc = chain_step(&w->chain, (struct str){w->text.p + at, w->ends[i] - at}, &body, err);
+            if (w->lines) {
+                rc = chain_text(&w->chain, text, err);
+                buf_add(w->lines, text.p, text.n);
+                buf_char(w->lines, '\n');
+                continue;
+            }
+            rc = chain_step(&w->chain, text, &body, err);
             if (!rc && fn)
                 rc = fn(arg, seq, body, err);
             json_decref(body);
@@ -310,6 +318,18 @@ enum err_code ledger_replay(struct ledger *l, int64_t run, int64_t seq, ledger_e
     rc = walk_run(w, fn, arg, err);
     free(w);
     return rc;
+}
+
+enum err_code ledger_lines(struct ledger *l, int64_t run, struct buf *out, struct err *err)
+{
+    struct walk *w = mem_alloc(sizeof(*w));
+    enum err_code rc;
+
+    walk_init(w, l, run, 0);
+    w->lines = out;
+    rc = walk_run(w, NULL, NULL, err);
+    free(w);
+    return rc ? rc : buf_check(out, "the events of a run", err);
 }
 
 enum err_code ledger_text(const char *text, size_t n, int64_t run, ledger_event_fn fn, void *arg,

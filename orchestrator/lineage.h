@@ -43,9 +43,10 @@ struct lineage_node {
     struct lineage_edge *inputs;
     size_t input_count;
     const char *license, *attribution, *url; /* source */
-    const json_t *entry;                     /* source: its entry record, or NULL */
-    const json_t *parts; /* source with a records file: [{expression, pictures}] of single files */
-    bool marked;         /* by lineage_up and lineage_down */
+    const char *artifact; /* source: what it was called, "PIPELINE/STAGE.OUTPUT@NAME" */
+    const json_t *entry;  /* source: its entry record, or NULL */
+    const json_t *parts;  /* source with a records file: [{expression, pictures}] of single files */
+    bool marked;          /* by lineage_up and lineage_down */
 };
 struct lineage {
     struct store *st;

@@ -80,31 +80,44 @@ static int find_maker(const struct lineage *other, const struct digest *d, const
     return -1;
 }
 
-static bool makes_any(const struct lineage *g, size_t nodes, const struct lineage *other)
+/* Equal bytes may have been made by several pipelines, under other terms: the one that an artifact was asked of comes first. */
+static bool is_asked(const struct lineage_node *n, const struct lineage *other, bool any)
+{
+    const char *pipeline = json_string_value(json_object_get(other->begin, "pipeline"));
+    const char *slash = n->artifact ? strchr(n->artifact, '/') : NULL;
+
+    if (n->input_count > 0 || !is_open(n))
+        return false;
+    return any || !slash ||
+           (pipeline && strlen(pipeline) == (size_t)(slash - n->artifact) &&
+            strncmp(pipeline, n->artifact, strlen(pipeline)) == 0);
+}
+
+static bool makes_any(const struct lineage *g, size_t nodes, const struct lineage *other, bool any)
 {
     const char *output;
 
     for (size_t i = 0; i < nodes; i++)
-        if (is_open(&g->nodes[i]) && g->nodes[i].input_count == 0 &&
+        if (is_asked(&g->nodes[i], other, any) &&
             find_maker(other, &g->nodes[i].digest, &output) >= 0)
             return true;
     return false;
 }
 
-static enum err_code look_in(struct lineage *g, int64_t run, size_t nodes, int depth, int64_t *open,
-                             struct err *err)
+static enum err_code look_in(struct lineage *g, int64_t run, size_t nodes, int depth, bool any,
+                             int64_t *open, struct err *err)
 {
     struct lineage *other = NULL;
     bool used = false;
     enum err_code rc = lineage_load(g->st, run, &other, err);
 
-    if (!rc && makes_any(g, nodes, other))
+    if (!rc && makes_any(g, nodes, other, any))
         rc = lineage_graft(other, depth + 1, err);
     for (size_t i = 0; !rc && i < nodes; i++) {
         const char *output;
         int maker;
 
-        if (!is_open(&g->nodes[i]) || g->nodes[i].input_count > 0)
+        if (!is_asked(&g->nodes[i], other, any))
             continue;
         maker = find_maker(other, &g->nodes[i].digest, &output);
         if (maker < 0)
@@ -113,8 +126,12 @@ static enum err_code look_in(struct lineage *g, int64_t run, size_t nodes, int d
         used = true;
         --*open;
     }
-    if (used) { /* its strings and actions are ours now */
-        other->next = g->next;
+    if (used) {                               /* its strings and actions are ours now */
+        struct lineage **last = &other->next; /* behind those that it has itself */
+
+        while (*last)
+            last = &(*last)->next;
+        *last = g->next;
         g->next = other;
     } else {
         lineage_free(other);
@@ -135,12 +152,15 @@ enum err_code lineage_graft(struct lineage *g, int depth, struct err *err)
         return OK;
     rc = run_kept(g->st, &runs, &n, err);
     /* What a run takes in was there before it: newer runs come only where runs of another machine were pulled. */
-    for (int older = 1; older >= 0; older--)
+    for (int pass = 0; pass < 4; pass++) {
+        const bool any = pass & 1, older = pass < 2;
+
         for (size_t i = 0, looked = 0; !rc && open > 0 && i < n && looked < RUNS_LOOKED_AT; i++)
             if (runs[i] != g->run && (runs[i] < g->run) == older && (older || depth == 0)) {
-                rc = look_in(g, runs[i], nodes, depth, &open, err);
+                rc = look_in(g, runs[i], nodes, depth, any, &open, err);
                 looked++;
             }
+    }
     free(runs);
     return rc;
 }

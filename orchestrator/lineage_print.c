@@ -18,7 +18,7 @@ struct expressions { /* a set, in the order in which they were met */
     size_t count, room;
 };
 
-static void add_expression(struct expressions *e, const char *spdx)
+static void add_one(struct expressions *e, const char *spdx)
 {
     for (size_t i = 0; i < e->count; i++)
         if (strcmp(e->list[i], spdx) == 0)
@@ -28,6 +28,50 @@ static void add_expression(struct expressions *e, const char *spdx)
         e->list = mem_grow(e->list, e->room, sizeof(*e->list));
     }
     e->list[e->count++] = spdx;
+}
+
+/* The word between spaces, outside of brackets, from p on; NULL when it is not there. */
+static const char *find_word(const char *p, const char *word)
+{
+    const size_t n = strlen(word);
+    int depth = 0;
+
+    for (; *p; p++) {
+        depth += (*p == '(') - (*p == ')');
+        if (depth == 0 && *p == ' ' && strncmp(p + 1, word, n) == 0 && p[1 + n] == ' ')
+            return p;
+    }
+    return NULL;
+}
+
+/* Brackets around all of it go: "(A OR B)" is "A OR B". */
+static const char *bare(struct lineage *g, const char *p, size_t n)
+{
+    int depth = 0;
+
+    for (size_t i = 0; n > 1 && p[0] == '(' && i < n; i++) {
+        depth += (p[i] == '(') - (p[i] == ')');
+        if (depth == 0 && i + 1 < n)
+            return arena_strndup(&g->arena, p, n);
+    }
+    return n > 1 && p[0] == '(' && p[n - 1] == ')' ? arena_strndup(&g->arena, p + 1, n - 2)
+                                                   : arena_strndup(&g->arena, p, n);
+}
+
+/* Parts of what was joined before are added one by one, so that none of them is there twice.  OR binds less than AND: then it stays whole. */
+static void add_expression(struct lineage *g, struct expressions *e, const char *spdx)
+{
+    const char *end;
+
+    if (find_word(spdx, "OR")) {
+        add_one(e, spdx);
+        return;
+    }
+    for (end = find_word(spdx, "AND"); end; end = find_word(spdx, "AND")) {
+        add_one(e, bare(g, spdx, (size_t)(end - spdx)));
+        spdx = end + strlen(" AND ");
+    }
+    add_one(e, bare(g, spdx, strlen(spdx)));
 }
 
 static int by_text(const void *a, const void *b)
@@ -84,9 +128,9 @@ static enum err_code own_licenses(struct lineage *g, const struct lineage_output
         {
             const char *spdx = json_string_value(json_object_get(row, "expression"));
 
-            add_expression(e, spdx && licence_expression_ok(spdx, NULL)
-                                  ? arena_strdup(&g->arena, spdx)
-                                  : "NOASSERTION");
+            add_expression(g, e,
+                           spdx && licence_expression_ok(spdx, NULL) ? arena_strdup(&g->arena, spdx)
+                                                                     : "NOASSERTION");
             *found = true;
         }
     }
@@ -116,12 +160,12 @@ static enum err_code fold_leaf(struct lineage *g, int node, struct expressions *
     const struct lineage_node *n = &g->nodes[node];
 
     if (n->license || n->input_count == 0)
-        add_expression(e, n->license ? n->license : "NOASSERTION");
+        add_expression(g, e, n->license ? n->license : "NOASSERTION");
     for (size_t i = 0; i < json_array_size(n->parts); i++) {
         const char *spdx =
             json_string_value(json_object_get(json_array_get(n->parts, i), "expression"));
 
-        add_expression(e, spdx ? spdx : "NOASSERTION");
+        add_expression(g, e, spdx ? spdx : "NOASSERTION");
     }
     return fold_inputs(g, node, e, err);
 }
@@ -150,7 +194,7 @@ static enum err_code fold(struct lineage *g, int node, const char *output, struc
             free(mine.list);
         }
         if (!rc)
-            add_expression(e, o->license);
+            add_expression(g, e, o->license);
     }
     return rc;
 }

@@ -3,7 +3,7 @@
  * Events of a run (ledger.h adds prev, seq, time):
  *   run.begin    {pipeline, file, digest (of the file), sets, profiles, inputs, select, git, weir (version), tasks, pid, boot, start}
  *   run.resume   {pid, boot, start}                           another process goes on with it
- *   run.source   {source, kind, digest, size, entry, license} what entered
+ *   run.source   {source, kind, digest, size, entry, license, artifact (of another pipeline: its name)} what entered
  *   run.cached   {count, tree}                                tasks that were known at the start; tree {TASK: result}
  *   task.cached  {task, key, result}                          known later
  *   task.start   {task, attempt, key, action, dir, resume, cpus, gpus, pid}
@@ -13,7 +13,7 @@
  *   run.end      {state, counts, tree}
  * The tree of a run, kept by the ref runs/run-N:
  *   {"events": blob of ledger_export, "pipeline.yaml": blob, "run.json": blob (struct ledger_run, options), "tasks": {TASK: result tree},
- *    "logs": {TASK: {"log": blob, "events": blob}}, "sources": {NAME: entry record}}
+ *    "logs": {TASK: {"log": blob, "events": blob}}, "sources": {NAME: entry record}, "records": {NAME: blob}}
  * run.begin has policy {deny, allow_only}, and left_out [TASK] when a selection leaves some out.
  * In names of entries a task's '/' is written %2F and '%' as %25.  run.begin's "tasks" is a number, or the names in declared order.
  *

@@ -185,6 +185,23 @@ static enum err_code fold_cached(struct fold *f, struct err *err)
     return fold_results(f, &id, err);
 }
 
+/* A run from elsewhere has no event that names its tree, since the event that does is not in it; its ref does. */
+static enum err_code find_tree(struct fold *f, struct err *err)
+{
+    struct err missing = ERR_INIT;
+    struct ref_row ref;
+    char name[64];
+    enum err_code rc;
+
+    if (!f->st || !digest_is_zero(&f->v.tree))
+        return OK;
+    (void)snprintf(name, sizeof(name), "runs/run-%lld", (long long)f->v.row.run);
+    rc = index_ref(f->st->index, str_of(name), &ref, &missing);
+    if (!rc && ref.kind == OBJ_TREE)
+        f->v.tree = ref.digest;
+    return rc && rc != ERR_NOT_FOUND ? err_set(err, rc, "%s", missing.text) : OK;
+}
+
 /* A run that is over: what its tree holds and no event has told of, was cached. */
 static enum err_code fold_rest(struct fold *f, struct err *err)
 {
@@ -370,6 +387,8 @@ enum err_code run_view_load(struct store *st, struct ledger *l, int64_t run, str
         return rc;
     }
     if (f->v.row.state != RUN_RUNNING)
+        rc = find_tree(f, err);
+    if (!rc && f->v.row.state != RUN_RUNNING)
         rc = fold_rest(f, err);
     if (rc) {
         run_view_free(&f->v);

@@ -78,6 +78,8 @@ MUST_USE enum err_code resolve_resume(struct resolver *r, int task, char ref[96]
 MUST_USE enum err_code resolve_results_tree(struct resolver *r, struct writer *w,
                                             struct digest *tree, int64_t *size, struct err *err);
 MUST_USE enum err_code resolver_save(struct resolver *r, struct err *err); /* writes the memo */
+/* --input has put something else in the place of what this input of the task (its entry k) refers to. */
+bool resolver_overridden(const struct resolver *r, int task, int input, int entry);
 const struct sources *resolver_sources(const struct resolver *r);
 struct programs *resolver_programs(struct resolver *r);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "orchestrator/pipeline_internal.h"
+#include "orchestrator/record.h"
 #include "orchestrator/resolve_internal.h"
 #include "store/tree.h"
 
@@ -10,6 +11,7 @@
 
 struct target { /* TASK.INPUT[SELECTOR], taken apart */
     char *task, *input, *selector;
+    const char *same; /* @NAME: which output is meant depends on the input; else NULL */
 };
 
 /* The first c outside of brackets, or NULL. */
@@ -84,6 +86,55 @@ static void add_override(struct resolver *r, const struct override *o)
         r->overridden[o->task] = true;
 }
 
+/* @NAME: the output that the pipeline takes here, from the run tagged NAME, or as it was published under NAME; @run-N from that run. */
+static enum err_code same_output(struct resolver *r, const struct task_input *in,
+                                 const struct task_input_ref *ref, const char *text,
+                                 struct source_object *out, struct err *err)
+{
+    const struct task *made = ref->task >= 0 ? &r->p->tasks[ref->task] : NULL;
+    struct err none = ERR_INIT;
+    int64_t run;
+
+    if (!made)
+        return err_set(err, ERR_USAGE,
+                       "%s means the same output of another run, but input %s is a source; write "
+                       "RUN:STAGE.OUTPUT",
+                       text, in->name);
+    if (run_number(r->st, NULL, strncmp(text, "@run-", 5) == 0 ? text + 1 : text, &run, &none) ==
+        OK)
+        text = arena_printf(&r->arena, "run-%lld:%s.%s", (long long)run, made->name, ref->output);
+    else
+        text = arena_printf(&r->arena, "%s/%s.%s%s", r->p->name, made->name, ref->output, text);
+    return source_resolve_text(r->st, ".", text, out, err);
+}
+
+/* The object, or for @NAME one for each entry that is meant. */
+static enum err_code add_overrides(struct resolver *r, struct override *o, const char *same,
+                                   struct err *err)
+{
+    const struct task_input *in = &r->p->tasks[o->task].inputs[o->input];
+    enum err_code rc = OK;
+
+    if (!same) {
+        add_override(r, o);
+        return OK;
+    }
+    for (size_t k = 0; !rc && k < in->ref_count; k++) {
+        if (o->entry >= 0 && (size_t)o->entry != k)
+            continue;
+        rc = same_output(r, in, &in->refs[k], same, &o->object, err);
+        if (!rc && in->fan_in && o->entry < 0) {
+            struct override one = *o;
+
+            one.entry = (int)k;
+            add_override(r, &one);
+        } else if (!rc) {
+            add_override(r, o);
+        }
+    }
+    return rc;
+}
+
 static enum err_code override_task(struct resolver *r, int number, const struct target *t,
                                    const struct source_object *object, struct err *err)
 {
@@ -96,10 +147,8 @@ static enum err_code override_task(struct resolver *r, int number, const struct 
             o.input = (int)i;
     if (o.input < 0)
         return unknown_input(r, task, t->input, err);
-    if (!t->selector) {
-        add_override(r, &o);
-        return OK;
-    }
+    if (!t->selector)
+        return add_overrides(r, &o, t->same, err);
     in = &task->inputs[o.input];
     for (size_t k = 0; k < in->ref_count; k++)
         if (in->fan_in && entry_matches(r, &in->refs[k], t->selector))
@@ -108,8 +157,21 @@ static enum err_code override_task(struct resolver *r, int number, const struct 
         return err_set(err, ERR_USAGE,
                        "--input: input %s of %s has no entry [%s]; weir graph shows what it has",
                        in->name, task->name, t->selector);
-    add_override(r, &o);
-    return OK;
+    return add_overrides(r, &o, t->same, err);
+}
+
+static enum err_code unknown_stage(const struct resolver *r, const char *name, struct err *err)
+{
+    const char **names = mem_zero(r->p->stage_count + 1, sizeof(*names)), *near;
+    enum err_code rc;
+
+    for (size_t i = 0; i < r->p->stage_count; i++)
+        names[i] = r->p->stages[i].name;
+    near = str_nearest(name, names, r->p->stage_count);
+    rc = err_set(err, ERR_USAGE, "--input: the pipeline has no task or stage '%s'%s%s%s", name,
+                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    free(names);
+    return rc;
 }
 
 /* A stage without instance means all its instances. */
@@ -133,10 +195,27 @@ static enum err_code override_tasks(struct resolver *r, const struct target *t,
     if (task >= 0)
         return override_task(r, task, t, object, err);
     if (stage < 0)
-        return err_set(err, ERR_USAGE, "--input: the pipeline has no task or stage '%s'", t->task);
+        return unknown_stage(r, t->task, err);
     for (int i = 0; !rc && i < r->p->stages[stage].task_count; i++)
         rc = override_task(r, r->p->stages[stage].first_task + i, t, object, err);
     return rc;
+}
+
+/* RUN:STAGE.OUTPUT with RUN as people call it elsewhere, too: last, @TAG. */
+static enum err_code text_object(struct resolver *r, const char *text, struct source_object *out,
+                                 struct err *err)
+{
+    const char *colon = strchr(text, ':');
+    int64_t run;
+    enum err_code rc = OK;
+
+    if (colon && (text[0] == '@' || strncmp(text, "last:", 5) == 0)) {
+        rc = run_number(r->st, NULL, arena_strndup(&r->arena, text, (size_t)(colon - text)), &run,
+                        err);
+        if (!rc)
+            text = arena_printf(&r->arena, "run-%lld%s", (long long)run, colon);
+    }
+    return rc ? rc : source_resolve_text(r->st, ".", text, out, err);
 }
 
 enum err_code resolve_overrides(struct resolver *r, const char *const *texts, struct err *err)
@@ -160,7 +239,13 @@ enum err_code resolve_overrides(struct resolver *r, const char *const *texts, st
                          texts[i]);
             break;
         }
-        rc = source_resolve_text(r->st, ".", equal + 1, &object, err);
+        t.same = equal[1] == '@' && !strchr(equal, ':') ? equal + 1 : NULL;
+        object = (struct source_object){0};
+        if (t.same && strcmp(t.task, "sources") == 0)
+            rc = err_set(err, ERR_USAGE, "'%s' is for inputs of stages; write RUN:STAGE.OUTPUT",
+                         t.same);
+        else if (!t.same)
+            rc = text_object(r, equal + 1, &object, err);
         if (rc)
             (void)err_prefix(err, "--input %s", texts[i]);
         else
@@ -181,6 +266,11 @@ const struct override *resolve_override(const struct resolver *r, int task, int 
             return o;
     }
     return NULL;
+}
+
+bool resolver_overridden(const struct resolver *r, int task, int input, int entry)
+{
+    return resolve_override(r, task, input, -1) || resolve_override(r, task, input, entry);
 }
 
 /* ---- inputs ------------------------------------------------------------------------------------ */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -17,6 +18,7 @@
 #define COMMIT_LAG_MS 20
 #define RUNS_LOOKED_AT 200
 #define SHARED_RECHECK_MS 100
+#define FULL_WAIT_MS 10000
 #define ENTER_TRIES 10
 #define SLOTS_MAX 1024 /* residents */
 
@@ -78,14 +80,11 @@ static enum err_code begin(struct run *r, struct err *err)
         rc = find_unfinished(r, &options, &found, err);
     if (!rc && found) {
         r->number = r->row.run;
-        r->row.state = RUN_RUNNING;
         r->report->resumed = true;
     } else if (!rc) {
         rc = newest_kept(r->st, &kept, err);
         if (!rc)
             rc = ledger_begin(r->ledger, r->p->name, &options, kept + 1, &r->number, err);
-        if (!rc)
-            rc = ledger_get_run(r->ledger, r->number, &r->row, err);
     }
     r->report->run = r->number;
     return rc;
@@ -93,13 +92,16 @@ static enum err_code begin(struct run *r, struct err *err)
 
 /* ---- what the scheduler knows ------------------------------------------------------------------ */
 
-static int collect_needs(const struct task *t, int *needs)
+/* What --input has put in the place of another task's output needs that task no more. */
+static int collect_needs(const struct run *r, int number, int *needs)
 {
+    const struct task *t = &r->p->tasks[number];
     int n = 0;
 
     for (size_t i = 0; i < t->input_count; i++)
         for (size_t k = 0; k < t->inputs[i].ref_count; k++)
-            if (t->inputs[i].refs[k].task >= 0)
+            if (t->inputs[i].refs[k].task >= 0 &&
+                !resolver_overridden(r->resolver, number, (int)i, (int)k))
                 needs[n++] = t->inputs[i].refs[k].task;
     return n;
 }
@@ -117,7 +119,7 @@ static void describe_task(struct run *r, int number, struct sched_task *out)
         refs += t->inputs[i].ref_count;
     needs = arena_array(&r->arena, refs + 1, sizeof(*needs));
     *out = (struct sched_task){.needs = needs,
-                               .need_count = (size_t)collect_needs(t, needs),
+                               .need_count = (size_t)collect_needs(r, number, needs),
                                .cpus = st->resources.cpus,
                                .memory_bytes = st->resources.memory_bytes,
                                .gpus = st->resources.gpus,
@@ -147,14 +149,13 @@ static void machine(const struct run *r, struct share_limits *out)
 static struct sched *make_sched(struct run *r, bool keep_going)
 {
     struct sched_task *tasks = mem_zero(r->p->task_count + 1, sizeof(*tasks));
-    struct share_limits m;
-    struct sched_options o = {.jobs = r->o->jobs, .keep_going = keep_going};
+    const struct sched_options o = {.cpus = r->limits.cpus,
+                                    .memory_bytes = r->limits.memory_bytes,
+                                    .gpus = r->limits.gpus,
+                                    .jobs = r->o->jobs,
+                                    .keep_going = keep_going};
     struct sched *out;
 
-    machine(r, &m);
-    o.cpus = m.cpus;
-    o.memory_bytes = m.memory_bytes;
-    o.gpus = m.gpus;
     for (size_t i = 0; i < r->p->task_count; i++)
         describe_task(r, (int)i, &tasks[i]);
     out = sched_new(tasks, r->p->task_count, &o);
@@ -255,6 +256,24 @@ static enum err_code look_around(struct run *r, int64_t every_ms, struct err *er
     return rc ? rc : tick(r, err);
 }
 
+/* On a full disk an attempt that runs may be what fills it, and what it leaves goes when it ends: nothing is lost by waiting for that. */
+static enum err_code commit(struct run *r, struct err *err)
+{
+    enum err_code rc = run_commit(r, err);
+
+    if (rc != ERR_FULL) {
+        r->full_ms = 0;
+        return rc;
+    }
+    if (r->full_ms == 0)
+        r->full_ms = run_now_ms();
+    if (r->live_count == 0 || run_now_ms() - r->full_ms > FULL_WAIT_MS)
+        return rc;
+    r->dirty_since_ns = os_monotonic_ns();
+    *err = (struct err)ERR_INIT;
+    return OK;
+}
+
 /* Sleeps until something happens; before that, what was noted becomes durable. */
 static enum err_code wait_for(struct run *r, int64_t until_ms, struct err *err)
 {
@@ -278,7 +297,7 @@ static enum err_code wait_for(struct run *r, int64_t until_ms, struct err *err)
         rc = take_signals(r, err);
     if (!rc && ledger_dirty(r->ledger) &&
         (!got || os_monotonic_ns() - r->dirty_since_ns > INT64_C(1000000) * COMMIT_LAG_MS))
-        rc = run_commit(r, err);
+        rc = commit(r, err);
     return rc ? rc : look_around(r, longest, err);
 }
 
@@ -439,7 +458,7 @@ static enum err_code finish(struct run *r, struct err *err)
 }
 
 /* Its number; and this process as the one that runs it.  Another one may be quicker to go on with it: then there is a new one. */
-static enum err_code enter_run(struct run *r, const struct share_limits *limits, struct err *err)
+static enum err_code enter_run(struct run *r, struct err *err)
 {
     enum err_code rc = ERR_AGAIN;
 
@@ -448,16 +467,23 @@ static enum err_code enter_run(struct run *r, const struct share_limits *limits,
         r->report->resumed = false;
         rc = begin(r, err);
         if (!rc)
-            rc = share_join(r->ledger, r->number, limits, &r->share, err);
+            rc = share_join(r->ledger, r->number, &r->limits, &r->share, err);
+        if (!rc)
+            rc = ledger_get_run(r->ledger, r->number, &r->row, err);
+        if (!rc && r->row.state != RUN_RUNNING && r->row.state != RUN_STOPPED) {
+            share_leave(r->share); /* it was brought to its end meanwhile */
+            r->share = NULL;
+            rc = err_set(err, ERR_AGAIN, "run-%lld ends again and again", (long long)r->number);
+        }
     }
+    r->row.state = RUN_RUNNING;
     return rc;
 }
 
-static enum err_code open_executor(struct run *r, const struct share_limits *limits,
-                                   struct err *err)
+static enum err_code open_executor(struct run *r, struct err *err)
 {
-    struct executor_local_options local = {.store = r->st->root};
-    const int64_t slots = r->o->jobs > 0 ? r->o->jobs : limits->cpus;
+    struct executor_local_options local = {.store = r->st->root, .tell_exits = true};
+    const int64_t slots = r->o->jobs > 0 ? r->o->jobs : r->limits.cpus;
 
     if (r->o->executor)
         return OK;
@@ -471,10 +497,9 @@ static enum err_code open_all(struct run *r, struct err *err)
 {
     const struct resolver_options o = {
         .inputs = r->o->inputs, .wanted = r->o->wanted, .source = {.offline = r->o->offline}};
-    struct share_limits limits;
     enum err_code rc = ledger_open(r->st->root, LEDGER_WRITE, &r->ledger, err);
 
-    machine(r, &limits);
+    machine(r, &r->limits);
     if (!rc)
         rc = resolver_new(r->st, r->ledger, r->p, &o, &r->resolver, err);
     if (!rc)
@@ -482,9 +507,9 @@ static enum err_code open_all(struct run *r, struct err *err)
     if (!rc)
         rc = run_judge_sources(r, err);
     if (!rc)
-        rc = open_executor(r, &limits, err);
+        rc = open_executor(r, err);
     if (!rc)
-        rc = enter_run(r, &limits, err);
+        rc = enter_run(r, err);
     return rc;
 }
 
@@ -515,9 +540,12 @@ static void unblock_signals(const sigset_t *mask, const sigset_t *before)
 
 static enum err_code begin_or_resume(struct run *r, struct err *err)
 {
-    enum err_code rc = run_note_begin(r, r->report->resumed, err);
+    enum err_code rc;
 
     r->sched = make_sched(r, r->o->keep_going);
+    rc = run_keep_hits(r, err); /* before anything is on record */
+    if (!rc)
+        rc = run_note_begin(r, r->report->resumed, err);
     if (!rc)
         rc = run_note_cached(r, err);
     if (!rc)
@@ -555,6 +583,7 @@ static void close_all(struct run *r)
     if (r->executor)
         r->executor->ops->close(r->executor);
     sched_free(r->sched);
+    run_free_orphans(r);
     share_leave(r->share);
     resolver_free(r->resolver);
     ledger_close(r->ledger);
@@ -565,7 +594,7 @@ static void close_all(struct run *r)
     }
     for (size_t i = 0; i < r->trash_count; i++)
         free(r->trash[i]);
-    run_free_orphans(r);
+    run_free_spares(r);
     idset_free(r->at_work);
     arena_release(&r->arena);
     free(r->live);
@@ -574,6 +603,16 @@ static void close_all(struct run *r)
     free(r->slots);
     free(r->known);
     free(r->keyed);
+}
+
+static void add_advice(const struct run *r, struct err *err)
+{
+    const size_t n = strlen(err->text);
+
+    (void)snprintf(err->text + n, sizeof(err->text) - n,
+                   "; make room (weir gc --dry-run shows what could go): the same command goes on "
+                   "with run-%lld",
+                   (long long)r->number);
 }
 
 enum err_code run_pipeline(struct store *st, const struct pipeline *p, const struct run_options *o,
@@ -598,6 +637,8 @@ enum err_code run_pipeline(struct store *st, const struct pipeline *p, const str
         rc = block_signals(&r, &mask, &before, err);
         if (!rc)
             rc = work(&r, err);
+        if (rc == ERR_FULL)
+            add_advice(&r, err);
     }
     out->wall_ms = (os_monotonic_ns() - r.begun_ns) / 1000000;
     if (r.signals >= 0)

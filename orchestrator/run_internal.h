@@ -4,6 +4,7 @@
  *   run_resume.c   what an earlier process of this run left: its tries, its attempts
  *   run_key.c      is there a result already, is somebody else making it, or is it for us to make
  *   run_task.c     attempts: from an effect of the scheduler to what happened
+ *   run_spare.c    their folders
  *   run_orphan.c   attempts that nobody listens to any more, of whatever run
  *   run_policy.c   licences that came in with results
  *   run_keep.c     what stays: events, records, the tree of the run, refs
@@ -34,6 +35,7 @@ struct run_attempt { /* in progress */
     bool taken;
     bool asked;   /* to stop, by an earlier process */
     bool doubted; /* it was said to be lost, and was not */
+    bool spare;   /* it left its folder empty */
 };
 struct run_files { /* that the last attempt left; zero digest: none */
     struct digest log, events;
@@ -72,11 +74,15 @@ struct run {
     size_t pending_count, pending_room;
     char **trash; /* folders of attempts whose end is not durable yet */
     size_t trash_count, trash_room;
+    char **spares; /* folders that attempts have left empty */
+    size_t spare_count;
     struct idset *at_work; /* keys of actions that this run has claimed: 1 */
     struct run_orphan *orphans;
     size_t orphan_count;
+    struct share_limits limits; /* of the machine */
     struct ledger_run row;
     int64_t number, begun_ns, dirty_since_ns, recheck_ms, shared_ms, pending_ms;
+    int64_t full_ms;  /* since when the ledger's disk has been full; 0: it is not */
     int shared_count; /* tasks that another run works on */
     int signals;      /* signalfd */
     bool stopping, cancelled;
@@ -111,6 +117,12 @@ MUST_USE enum err_code run_executor_event(struct run *r, struct executor_event *
 MUST_USE enum err_code run_adopt(struct run *r, int task, int attempt, const char *dir,
                                  int64_t started_ns, bool asked, struct err *err);
 
+/* run_spare.c: the folder of an attempt, with its card: a spare one by its new name (*again), or a new one */
+MUST_USE enum err_code run_make_folder(struct run *r, const char *dir, const json_t *card,
+                                       bool *again, struct err *err);
+void run_spare_folder(struct run *r, char *dir); /* dir is taken */
+void run_free_spares(struct run *r);
+
 /* run_resume.c: tries and attempts in progress; after the resolver has looked at everything */
 MUST_USE enum err_code run_resume(struct run *r, struct sched *scratch /* taken: keeps going */,
                                   struct err *err);
@@ -119,6 +131,8 @@ MUST_USE enum err_code run_resume(struct run *r, struct sched *scratch /* taken:
 /* Looks for attempts that are alive though no process runs their run. */
 void run_find_orphans(struct run *r);
 bool run_orphan_alive(struct run *r, const struct digest *key);
+/* Is there room beside them?  Other runs see what they use, the scheduler of this one does not. */
+bool run_orphans_leave(struct run *r, const struct share_take *want);
 void run_free_orphans(struct run *r);
 /* Folders of attempts that nobody will come back to. */
 void run_sweep(struct run *r);
@@ -130,10 +144,11 @@ MUST_USE enum err_code run_judge(struct run *r, int task, struct err *err);
 /* run_keep.c */
 MUST_USE enum err_code run_note(struct run *r, json_t *body /* taken */, struct err *err);
 MUST_USE enum err_code run_note_begin(struct run *r, bool resumed, struct err *err);
+MUST_USE enum err_code run_keep_hits(struct run *r, struct err *err);
 MUST_USE enum err_code run_note_cached(struct run *r, struct err *err); /* known at the start */
 MUST_USE enum err_code run_commit(struct run *r, struct err *err);
-/* Removes the folder with the next commit, when what came out of it is durable; dir is taken. */
-void run_throw_away(struct run *r, char *dir);
+/* Removes the folder with the next commit, when what came out of it is durable, or now; dir is taken. */
+void run_throw_away(struct run *r, char *dir, bool now);
 /* The end: tree, refs, run.end. */
 MUST_USE enum err_code run_keep(struct run *r, enum run_state state, struct err *err);
 MUST_USE enum err_code run_digest_of_options(struct run *r, struct digest *out, struct err *err);

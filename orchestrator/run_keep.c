@@ -7,10 +7,12 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "orchestrator/run_internal.h"
+#include "store/action.h"
 #include "store/reader.h"
 #include "store/tree.h"
 
 #define LOG_TAIL_LINES 12
+#define HITS_KEEP_S (30 * INT64_C(86400)) /* the longest run; one that is resumed begins anew */
 
 /* ---- events ------------------------------------------------------------------------------------ */
 
@@ -36,26 +38,35 @@ static void count(struct run *r)
     row->blocked = r->report->counts[SCHED_BLOCKED];
 }
 
-/* Folders go when what came out of them is durable: killed before, somebody finds the result card there. */
-static void empty_trash(struct run *r)
+static void remove_folder(char *dir)
 {
-    for (size_t i = 0; i < r->trash_count; i++) {
-        struct err err = ERR_INIT;
+    struct err err = ERR_INIT;
 
-        if (os_remove_tree(AT_FDCWD, r->trash[i], &err))
-            log_line(LOG_WARN, "%s", err.text); /* the next run sweeps it */
-        free(r->trash[i]);
-    }
-    r->trash_count = 0;
+    if (os_remove_tree(AT_FDCWD, dir, &err))
+        log_line(LOG_WARN, "%s", err.text); /* the next run sweeps it */
+    free(dir);
 }
 
-void run_throw_away(struct run *r, char *dir)
+/* Folders go when what came out of them is durable: killed before, somebody finds the result card there.  From a lost attempt nothing came,
+ * and its disk may be full. */
+void run_throw_away(struct run *r, char *dir, bool now)
 {
+    if (now) {
+        remove_folder(dir);
+        return;
+    }
     if (r->trash_count == r->trash_room) {
         r->trash_room = r->trash_room ? 2 * r->trash_room : 16;
         r->trash = mem_grow(r->trash, r->trash_room, sizeof(*r->trash));
     }
     r->trash[r->trash_count++] = dir;
+}
+
+static void empty_trash(struct run *r)
+{
+    for (size_t i = 0; i < r->trash_count; i++)
+        remove_folder(r->trash[i]);
+    r->trash_count = 0;
 }
 
 enum err_code run_commit(struct run *r, struct err *err)
@@ -120,10 +131,11 @@ static enum err_code note_sources(struct run *r, struct err *err)
         if (!o || digest_is_zero(&o->digest))
             continue;
         rc = run_note(r,
-                      json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:s*}", "event", "run.source",
+                      json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:s*, s:s*}", "event", "run.source",
                                 "source", s->name, "kind", obj_kind_word(o->kind), "digest",
                                 run_digest_json(&o->digest), "size", (json_int_t)o->size, "entry",
-                                run_digest_json(&o->entry), "license", s->license),
+                                run_digest_json(&o->entry), "license", s->license, "artifact",
+                                s->kind == SOURCE_ARTIFACT ? s->location : NULL),
                       err);
     }
     return rc;
@@ -206,6 +218,28 @@ enum err_code run_note_begin(struct run *r, bool resumed, struct err *err)
     if (!rc)
         rc = note_sources(r, err);
     git_release(&git);
+    return rc;
+}
+
+/* What was found at the start and is built on by what has to run: no gc takes it before the run's own ref leads there, at its end.
+ * Where nothing has to run that ref is set at once, and this commit, milliseconds for 10,000 tasks, is left out. */
+enum err_code run_keep_hits(struct run *r, struct err *err)
+{
+    const size_t tasks = r->p->task_count;
+    struct digest *results = mem_alloc((tasks + 1) * sizeof(*results));
+    enum err_code rc = OK;
+    size_t n = 0;
+
+    for (size_t i = 0; i < tasks; i++)
+        if (r->keyed[i] && r->known[i].known && !(r->o->forced && r->o->forced[i]))
+            results[n++] = r->known[i].result;
+    if (n > 0 && n < tasks)
+        rc = action_keep(r->st, results, n, HITS_KEEP_S, resolver_epoch(r->resolver), err);
+    if (rc == ERR_CHANGED)
+        rc = err_set(err, ERR_CHANGED,
+                     "a gc removed objects while the run looked for results; run the same command "
+                     "again");
+    free(results);
     return rc;
 }
 
@@ -372,12 +406,40 @@ static enum err_code add_logs(struct run *r, struct writer *w, struct tree *top,
     return rc;
 }
 
+/* The records file that an entry record names: licences of single files must not be lost before what they are about. */
+static enum err_code add_records(struct run *r, struct tree *records, const char *name,
+                                 const struct digest *entry, struct err *err)
+{
+    struct buf text = {0};
+    struct digest id;
+    const char *hex;
+    json_t *v = NULL;
+    int64_t size;
+    enum err_code rc;
+
+    buf_init(&text, LEDGER_EVENT_MAX);
+    rc = object_read(r->st, entry, LEDGER_EVENT_MAX, &text, err);
+    if (!rc)
+        rc = json_parse(text.p, text.n, LEDGER_EVENT_MAX, "entry record", &v, err);
+    hex = json_string_value(json_object_get(v, "records"));
+    if (!rc && hex)
+        rc = digest_parse(hex, strlen(hex), &id, err);
+    if (!rc && hex)
+        rc = object_size(r->st, &id, &size, err);
+    if (!rc && hex)
+        rc = add(records, name, OBJ_BLOB, &id, size, err);
+    json_decref(v);
+    buf_release(&text);
+    return rc;
+}
+
 static enum err_code add_sources(struct run *r, struct writer *w, struct tree *top, struct err *err)
 {
-    struct tree entries = {0};
+    struct tree entries = {0}, records = {0};
     enum err_code rc = OK;
 
     tree_init(&entries);
+    tree_init(&records);
     for (size_t i = 0; !rc && i < r->p->source_count; i++) {
         const struct source_object *o = source_get(resolver_sources(r->resolver), (int)i);
         int64_t size;
@@ -387,10 +449,15 @@ static enum err_code add_sources(struct run *r, struct writer *w, struct tree *t
         rc = object_size(r->st, &o->entry, &size, err);
         if (!rc)
             rc = add(&entries, r->p->sources[i].name, OBJ_BLOB, &o->entry, size, err);
+        if (!rc && r->p->sources[i].records)
+            rc = add_records(r, &records, r->p->sources[i].name, &o->entry, err);
     }
     if (!rc && entries.count > 0)
         rc = add_tree(w, top, "sources", &entries, err);
+    if (!rc && records.count > 0)
+        rc = add_tree(w, top, "records", &records, err);
     tree_release(&entries);
+    tree_release(&records);
     return rc;
 }
 

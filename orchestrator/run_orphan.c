@@ -1,7 +1,8 @@
 /* Folders under tasks/: attempts that nobody listens to any more, and what is left of others.
  *
  * A killed run leaves its supervisors at work, and what they make counts.  So before an action is begun here, an attempt at it that is
- * alive without its run is waited for; its result, if it comes to one, is a hit. */
+ * alive without its run is waited for; its result, if it comes to one, is a hit.  What such attempts use of the machine is counted by the
+ * run that met them first: it claims the folder. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,9 @@
 struct run_orphan {
     char *dir;
     struct digest key;
+    struct digest folder;   /* the claim on it */
+    struct share_take take; /* what it uses, if we are the ones to count it */
+    bool mine, taken;
 };
 
 /* ---- whose folder ------------------------------------------------------------------------------ */
@@ -44,7 +48,8 @@ static bool is_run(struct run *r, int64_t number)
     return share_runner(r->ledger, number, &runner, &alive, &ignored) || alive;
 }
 
-/* Of this run: an attempt that was not adopted, since its action was another one then.  The next attempt's folder is for choose_dir. */
+/* Of this run: an attempt that was not adopted, since its action was another one then, or nothing durable tells of its start.  The folder of
+ * the next attempt is left to who starts that: it adopts what is there. */
 static bool is_own_orphan(const struct run *r, const char *name)
 {
     int task, attempt;
@@ -54,7 +59,7 @@ static bool is_own_orphan(const struct run *r, const char *name)
         (size_t)task >= r->p->task_count)
         return false;
     s = &r->slots[task];
-    return attempt < s->attempt || (attempt == s->attempt && !s->live);
+    return attempt != s->attempt + 1 && !(attempt == s->attempt && s->live);
 }
 
 typedef void (*folder_fn)(struct run *r, int fd, const char *name, const char *path);
@@ -84,6 +89,20 @@ static void each_folder(struct run *r, folder_fn fn)
 
 /* ---- orphans ----------------------------------------------------------------------------------- */
 
+static void count_orphan(struct run *r, struct run_orphan *o, const struct attempt_card *card)
+{
+    struct err ignored = ERR_INIT;
+    struct share_owner owner;
+    bool got = false;
+
+    sha256_of(o->dir, strlen(o->dir), &o->folder);
+    if (share_claim(r->share, &o->folder, card->task, &o->mine, &owner, &ignored) || !o->mine)
+        return;
+    o->take = (struct share_take){
+        .cpus = card->cpus, .memory_bytes = card->memory_bytes, .gpus = card->gpus};
+    o->taken = share_take(r->share, &o->take, &got, &ignored) == OK && got;
+}
+
 static void note_orphan(struct run *r, int fd, const char *name, const char *path)
 {
     struct attempt_card card = {0};
@@ -98,18 +117,33 @@ static void note_orphan(struct run *r, int fd, const char *name, const char *pat
         return;
     if (os_open_dir(fd, name, &dir, &ignored) == OK &&
         attempt_card_read(dir, &card, &ignored) == OK) {
+        struct run_orphan *o;
+
         r->orphans = mem_grow(r->orphans, r->orphan_count + 1, sizeof(*r->orphans));
-        r->orphans[r->orphan_count++] =
-            (struct run_orphan){.dir = mem_strdup(path), .key = card.key};
+        o = &r->orphans[r->orphan_count++];
+        *o = (struct run_orphan){.dir = mem_strdup(path), .key = card.key};
+        count_orphan(r, o, &card);
     }
     attempt_card_release(&card);
     os_close_quiet(&dir);
 }
 
+/* Claims that cannot be given back now go with the process. */
+static void release(struct run *r, struct run_orphan *o)
+{
+    struct err ignored = ERR_INIT;
+
+    if (o->taken)
+        (void)!share_give(r->share, &o->take, &ignored);
+    if (o->mine)
+        (void)!share_release(r->share, &o->folder, &ignored);
+    free(o->dir);
+}
+
 void run_free_orphans(struct run *r)
 {
     for (size_t i = 0; i < r->orphan_count; i++)
-        free(r->orphans[i].dir);
+        release(r, &r->orphans[i]);
     free(r->orphans);
     r->orphans = NULL;
     r->orphan_count = 0;
@@ -121,22 +155,51 @@ void run_find_orphans(struct run *r)
     each_folder(r, note_orphan);
 }
 
-bool run_orphan_alive(struct run *r, const struct digest *key)
+static void forget_dead(struct run *r)
 {
-    for (size_t i = 0; i < r->orphan_count; i++) {
-        struct run_orphan *o = &r->orphans[i];
+    for (size_t i = 0; i < r->orphan_count;) {
         struct err ignored = ERR_INIT;
         enum attempt_life life;
 
-        if (!digest_eq(&o->key, key))
+        if (attempt_life(r->orphans[i].dir, &life, &ignored) == OK && life == ATTEMPT_ALIVE) {
+            i++;
             continue;
-        if (attempt_life(o->dir, &life, &ignored) == OK && life == ATTEMPT_ALIVE)
-            return true;
-        free(o->dir);
-        *o = r->orphans[--r->orphan_count];
-        i--;
+        }
+        release(r, &r->orphans[i]);
+        r->orphans[i] = r->orphans[--r->orphan_count];
     }
+}
+
+bool run_orphan_alive(struct run *r, const struct digest *key)
+{
+    forget_dead(r);
+    for (size_t i = 0; i < r->orphan_count; i++)
+        if (digest_eq(&r->orphans[i].key, key))
+            return true;
     return false;
+}
+
+bool run_orphans_leave(struct run *r, const struct share_take *want)
+{
+    int64_t cpus = want->cpus, memory = want->memory_bytes, gpus = want->gpus;
+
+    if (r->orphan_count == 0)
+        return true;
+    forget_dead(r);
+    if (r->orphan_count == 0)
+        return true;
+    for (size_t i = 0; i < r->orphan_count; i++) {
+        cpus += r->orphans[i].take.cpus;
+        memory += r->orphans[i].take.memory_bytes;
+        gpus += r->orphans[i].take.gpus;
+    }
+    for (size_t i = 0; i < r->live_count; i++) {
+        cpus += r->live[i]->taken ? r->live[i]->take.cpus : 0;
+        memory += r->live[i]->taken ? r->live[i]->take.memory_bytes : 0;
+        gpus += r->live[i]->taken ? r->live[i]->take.gpus : 0;
+    }
+    return cpus <= r->limits.cpus && memory <= r->limits.memory_bytes &&
+           (gpus <= r->limits.gpus || want->gpus == 0);
 }
 
 /* ---- leftovers --------------------------------------------------------------------------------- */

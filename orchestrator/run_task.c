@@ -13,31 +13,6 @@
 
 /* ---- start ------------------------------------------------------------------------------------- */
 
-static enum err_code write_card(const char *dir, const json_t *card, struct err *err)
-{
-    struct buf text = {0};
-    int fd = -1, out = -1;
-    enum err_code rc;
-
-    buf_init(&text, CARD_BYTES_MAX);
-    rc = json_canonical(card, &text, err);
-    if (!rc)
-        rc = buf_check(&text, CARD_ATTEMPT, err);
-    if (!rc)
-        rc = os_open_dir(AT_FDCWD, dir, &fd, err);
-    /* Not synced: after a power cut there is no attempt to go on with.  0600: it may hold values of declared variables. */
-    if (!rc)
-        rc = os_open(fd, CARD_ATTEMPT, O_WRONLY | O_CREAT | O_EXCL, 0600, &out, err);
-    if (!rc)
-        rc = os_write(out, text.p, text.n, err);
-    if (!rc)
-        rc = os_close(&out, err);
-    os_close_quiet(&out);
-    os_close_quiet(&fd);
-    buf_release(&text);
-    return rc;
-}
-
 static const char *name_of(const struct run_attempt *a)
 {
     return strrchr(a->dir, '/') + 1;
@@ -117,25 +92,26 @@ static void set_devices(json_t *card, uint64_t mask)
 
 static enum err_code launch(struct run *r, int task, struct err *err)
 {
+    const struct executor_ops *ops = r->executor->ops;
     struct run_slot *s = &r->slots[task];
     struct resume_point point = {.step = -1};
     char ref[96];
     json_t *card = NULL;
-    enum err_code rc = os_mkdirs(s->live->dir, 0755, err);
+    bool again = false;
+    enum err_code rc = resolve_resume(r->resolver, task, ref, &point, err);
 
-    if (!rc)
-        rc = resolve_resume(r->resolver, task, ref, &point, err);
     if (!rc)
         rc = resolve_card(r->resolver, task, s->live->dir, point.step >= 0 ? &point : NULL, &card,
                           err);
     if (!rc)
         set_devices(card, s->live->take.gpu_mask);
     if (!rc)
-        rc = write_card(s->live->dir, card, err);
+        rc = run_make_folder(r, s->live->dir, card, &again, err);
     if (!rc)
         rc = note_start(r, task, point.step, err);
     if (!rc)
-        rc = r->executor->ops->start(r->executor, (uint64_t)task, s->live->dir, err);
+        rc = (again ? ops->start_again : ops->start)(r->executor, (uint64_t)task, s->live->dir,
+                                                     err);
     if (!rc && point.step > s->step)
         s->step = point.step;
     json_decref(card);
@@ -204,7 +180,7 @@ static enum err_code not_begun(struct run *r, const struct sched_effect *e, stru
 
     *err = (struct err)ERR_INIT;
     rc = drop_attempt(r, e->task, &dir, err);
-    run_throw_away(r, dir);
+    run_throw_away(r, dir, true);
     sched_defer(r->sched, e, run_now_ms());
     if (rc)
         return rc;
@@ -222,7 +198,8 @@ static enum err_code start_now(struct run *r, const struct sched_effect *e, bool
     enum err_code rc;
 
     a = add_attempt(r, e->task);
-    rc = share_take(r->share, &a->take, got, err);
+    *got = run_orphans_leave(r, &a->take);
+    rc = *got ? share_take(r->share, &a->take, got, err) : OK;
     if (rc || !*got) {
         const enum err_code dropped = drop_attempt(r, e->task, &dir, err);
 
@@ -267,23 +244,19 @@ enum err_code run_start(struct run *r, const struct sched_effect *e, struct err 
 
 enum err_code run_start_pending(struct run *r, struct err *err)
 {
-    size_t done = 0;
     enum err_code rc = OK;
+    bool got = true;
 
     if (r->pending_count == 0 || run_now_ms() < r->pending_ms)
         return OK;
     r->pending_ms = run_now_ms() + PENDING_RECHECK_MS;
-    while (!rc && done < r->pending_count) {
-        bool got = false;
+    while (!rc && got && r->pending_count > 0) {
+        const struct sched_effect e = r->pending[0];
 
-        rc = start_now(r, &r->pending[done], &got, err);
-        if (!got)
-            break;
-        done++;
+        rc = start_now(r, &e, &got, err);
+        if (got && r->pending_count > 0) /* a failure may have dropped them all */
+            memmove(r->pending, r->pending + 1, --r->pending_count * sizeof(*r->pending));
     }
-    if (done > 0)
-        memmove(r->pending, r->pending + done, (r->pending_count - done) * sizeof(*r->pending));
-    r->pending_count -= done;
     return rc;
 }
 
@@ -449,7 +422,7 @@ static enum err_code ended(struct run *r, int task, const struct result_card *c,
         .wall_ms = c->wall_ms,
         .checkpoint_step = c->step,
         .now_ms = run_now_ms()};
-    const bool progress = c->step > s->step;
+    const bool progress = c->step > s->step, spare = s->live->spare;
     char *dir = NULL;
     enum err_code rc = OK;
 
@@ -474,8 +447,10 @@ static enum err_code ended(struct run *r, int task, const struct result_card *c,
         rc = after_end(r, task, err);
     if (!rc)
         rc = drop_attempt(r, task, &dir, err);
-    if (!rc)
-        run_throw_away(r, dir);
+    if (!rc && spare)
+        run_spare_folder(r, dir);
+    else if (!rc)
+        run_throw_away(r, dir, c->status == ATTEMPT_LOST);
     return rc;
 }
 
@@ -484,28 +459,52 @@ static enum err_code lost(struct run *r, int task, const char *reason, struct er
 {
     struct run_attempt *a = r->slots[task].live;
     struct result_card card = {.status = ATTEMPT_LOST, .step = r->slots[task].step};
+    struct resume_point point = {.step = -1};
     struct err ignored = ERR_INIT;
     enum attempt_life life;
+    char ref[96];
+    enum err_code rc;
 
     if (!a->doubted && attempt_life(a->dir, &life, &ignored) == OK && life != ATTEMPT_GONE) {
         a->doubted = true;
         return r->executor->ops->adopt(r->executor, (uint64_t)task, a->dir, err);
     }
+    /* Nobody tells how far it came, but its checkpoints are in the store. */
+    rc = resolve_resume(r->resolver, task, ref, &point, err);
+    if (rc)
+        return rc;
+    if (point.step > card.step)
+        card.step = point.step;
     (void)snprintf(card.reason, sizeof(card.reason), "%s", reason);
     return ended(r, task, &card, err);
+}
+
+/* Its program has ended; its result comes when it is durable, together with others'. */
+static enum err_code exited(struct run *r, int task, struct err *err)
+{
+    const struct sched_event e = {.kind = EV_EXITED,
+                                  .task = task,
+                                  .attempt = r->slots[task].attempt - r->slots[task].before,
+                                  .now_ms = run_now_ms()};
+
+    sched_post(r->sched, &e);
+    return give_back(r, r->slots[task].live, err);
 }
 
 enum err_code run_executor_event(struct run *r, struct executor_event *e, struct err *err)
 {
     const int task = (int)e->id;
-    const struct run_attempt *a = r->slots[task].live;
+    struct run_attempt *a = r->slots[task].live;
     enum err_code rc = OK;
 
     if (e->kind == EXEC_LOST && a)
         return lost(r, task, e->reason, err);
+    if (e->kind == EXEC_EXITED && a)
+        return exited(r, task, err);
     if (e->kind != EXEC_ENDED)
         return OK;
     if (a) { /* told twice: the first time counts */
+        a->spare = e->spare;
         if (a->asked && e->card.status == ATTEMPT_STOPPED) {
             /* It stopped since an earlier process asked it to: none of its tries. */
             e->card.status = ATTEMPT_LOST;

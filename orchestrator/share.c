@@ -275,8 +275,11 @@ static enum err_code join_in(struct txn *t, void *arg, struct err *err)
     bool found = true;
     enum err_code rc = OK;
 
-    while (!rc && found)
+    while (!rc && found) {
         rc = next_process(t, &id, true, &other, &found, err);
+        if (!rc && found && other.run == j->p.run)
+            return err_set(err, ERR_AGAIN, "process %lld runs it already", (long long)other.pid);
+    }
     if (!rc)
         rc = env_get(t, T_SHARE_META, STR("next"), &value, &found, err);
     if (rc)

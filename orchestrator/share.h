@@ -6,8 +6,10 @@
  *     claim     action key[32] -> process id, time, task | crc
  *     meta      "format", "next"
  *
- * Each change is a transaction of its own, some ten microseconds.  A process that is gone (pid and start time do not match) holds
- * nothing: its rows are dropped by whoever meets them.
+ * Each change is a transaction of its own, some ten microseconds; except that what is given back or released is written with the next
+ * change or by share_settle, and that who is alone on the machine gives and takes without writing while it was seen to be so less than
+ * SHARE_ALONE_NS ago: that a newcomer sees more taken than there is for a moment costs it another look, never a core twice.  A process
+ * that is gone (pid and start time do not match) holds nothing: its rows are dropped by whoever meets them.
  *
  * Life:     share_join -> claims -> share_leave (or death).
  * Owns:     rows named by the process id that join gave.
@@ -26,6 +28,11 @@ struct share_limits { /* of the whole machine, over all runs */
 MUST_USE enum err_code share_join(struct ledger *l, int64_t run, const struct share_limits *limits,
                                   struct share **out, struct err *err);
 void share_leave(struct share *s); /* NULL is fine */
+
+#define SHARE_ALONE_NS 20000000
+/* What was given back and released is on record now: before waiting for something else than one's own attempts' next word. */
+MUST_USE enum err_code share_settle(struct share *s, struct err *err);
+bool share_unsettled(const struct share *s);
 
 struct share_owner { /* of a claim that somebody else holds */
     int64_t run;

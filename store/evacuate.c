@@ -15,7 +15,8 @@ struct evac {
     struct idlist packs; /* sealed, in order */
     struct idset *ids;
     int64_t bytes;
-    bool tried;
+    bool tried;   /* whatever is put has been offered to codec_best */
+    bool untried; /* something in the present pack has not */
 
     struct codec *codec;
     struct frame_member *members; /* of the frame being gathered */
@@ -105,6 +106,8 @@ static enum err_code seal(struct evac *e, struct err *err)
     if (!e->w)
         return OK;
     e->bytes += pack_writer_bytes(e->w);
+    if (!e->untried)
+        pack_writer_tried(e->w);
     rc = pack_seal(e->w, PACK_SYNC_DIR_LATER, &name, err);
     if (!rc)
         idlist_add(&e->packs, &name);
@@ -121,15 +124,16 @@ static enum err_code make_room(struct evac *e, size_t n, struct err *err)
     if (e->w && pack_writer_records(e->w) > 0 &&
         pack_writer_bytes(e->w) + (int64_t)n > PACK_TARGET_BYTES)
         rc = seal(e, err);
-    if (!rc && !e->w)
+    if (!rc && !e->w) {
         rc = pack_writer_open(e->st->objects, &e->w, err);
-    if (!rc && e->tried)
-        pack_writer_tried(e->w);
+        e->untried = false;
+    }
     return rc;
 }
 
-enum err_code evac_put(struct evac *e, const struct pack_entry *record, const void *payload,
-                       size_t n, struct err *err)
+/* tried: is it known to become no smaller?  Asked of raw blobs only, nothing else would be compressed. */
+static enum err_code put(struct evac *e, const struct pack_entry *record, const void *payload,
+                         size_t n, bool tried, struct err *err)
 {
     struct pack_entry copy = *record;
     enum err_code rc;
@@ -138,10 +142,17 @@ enum err_code evac_put(struct evac *e, const struct pack_entry *record, const vo
     rc = make_room(e, n, err);
     if (!rc)
         rc = pack_put(e->w, &copy, payload, n, err);
+    e->untried |= !tried && copy.type == REC_BLOB && copy.enc == ENC_RAW;
     if (!rc && copy.type != REC_BIND && copy.type != REC_REF)
         idset_add(e->ids, &copy.id, NULL);
     CHECK(pthread_mutex_unlock(&e->lock) == 0);
     return rc;
+}
+
+enum err_code evac_put(struct evac *e, const struct pack_entry *record, const void *payload,
+                       size_t n, struct err *err)
+{
+    return put(e, record, payload, n, e->tried, err);
 }
 
 static enum err_code put_frame(struct evac *e, const struct frame_member *members, size_t count,
@@ -296,7 +307,9 @@ enum err_code evac_copy_record(struct evac *e, const struct pack *p, const struc
 {
     if (entry->type == REC_FRAME)
         return copy_frame(e, p, entry, payload, keep, arg, err);
-    return keep(arg, entry) ? evac_put(e, entry, payload->p, payload->n, err) : OK;
+    if (!keep(arg, entry))
+        return OK;
+    return put(e, entry, payload->p, payload->n, e->tried || pack_tried(p), err);
 }
 
 static int by_offset(const void *a, const void *b)

@@ -2,7 +2,7 @@
  *
  * Records are copied as they are stored, after their checksum was compared; frames of which only some members are wanted are decoded,
  * each member hashed, and put together again.  New packs are sealed in the order in which they were filled, so a record never becomes
- * visible before one that was put earlier.
+ * visible before one that was put earlier.  A new pack is marked PACK_TRIED when every raw blob in it comes from one that was.
  *
  * Life:     evac_new -> evac_put, evac_copy ... -> evac_finish (durable, not yet in the index) -> evac_free, which removes what was not
  *           sealed.
@@ -18,8 +18,9 @@
 
 struct evac;
 MUST_USE enum err_code evac_new(struct store *st, struct evac **out, struct err *err);
-void evac_free(struct evac *e);  /* NULL is fine */
-void evac_tried(struct evac *e); /* before the first put: pack_writer_tried for every pack */
+void evac_free(struct evac *e); /* NULL is fine */
+void evac_tried(
+    struct evac *e); /* before the first put: all of it is offered to codec_best first */
 /* One record that is no frame, as pack_put takes it. */
 MUST_USE enum err_code evac_put(struct evac *e, const struct pack_entry *record,
                                 const void *payload, size_t n, struct err *err);

@@ -9,7 +9,9 @@
  * old pack goes to quarantine/; lost objects are fetched from the remotes named in the config that have them; for the rest
  * the report names the refs and paths they were part of.  Without repair nothing is changed.
  *
- * Life:     one call.  Owns: the report's strings; fsck_report_release.  Threads: st->threads of its own.
+ * Life:     one call.  Owns: the report's strings; fsck_report_release.  Threads: twice st->threads of its own at most.
+ * Memory:   a thread holds two decoded blobs, which are hashed side by side, and one as it is stored: 50 MiB at most (CODEC_RAW_MAX
+ *           each), 25 MiB with chunks of 8 MiB; a recipe up to PACK_PAYLOAD_MAX instead.  And the table of contents of its pack.
  * Errors:   ERR_DAMAGED when anything is damaged or missing and was not repaired; the report tells all of it.
  */
 #ifndef WEIR_STORE_FSCK_H

@@ -449,25 +449,51 @@ static int cut_pack(const struct fsck *f, const struct pack_state *pack, size_t 
     return parts < 1 ? 1 : parts > (int64_t)wanted ? (int)wanted : (int)parts;
 }
 
-static enum err_code check_all(struct fsck *f, struct pool *pool, struct pack_state *packs,
-                               size_t count, struct err *err)
+static size_t cut_packs(const struct fsck *f, struct pack_state *packs, size_t count)
 {
-    struct pack_job *jobs;
-    size_t total = 0, n = 0;
-    enum err_code rc;
+    size_t total = 0;
 
     for (size_t i = 0; i < count; i++) {
         packs[i].parts = cut_pack(f, &packs[i], count);
         atomic_store(&packs[i].parts_left, packs[i].parts);
         total += (size_t)packs[i].parts;
     }
-    jobs = mem_zero(total + 1, sizeof(*jobs));
+    return total;
+}
+
+/* On a thread of the pool; here and now where one job does not need one. */
+static enum err_code start(struct pool *pool, pool_fn fn, void *arg, struct err *err)
+{
+    if (!pool)
+        return fn(arg, false, err);
+    pool_submit(pool, fn, arg);
+    return OK;
+}
+
+static enum err_code finish(struct pool *pool, enum err_code rc, struct err *err)
+{
+    struct err later = ERR_INIT;
+    const enum err_code pool_rc = pool ? pool_wait(pool, &later) : OK;
+
+    if (rc || !pool_rc)
+        return rc;
+    *err = later;
+    return pool_rc;
+}
+
+static enum err_code check_all(struct pool *pool, struct pack_state *packs, size_t count,
+                               size_t total, struct err *err)
+{
+    struct pack_job *jobs = mem_zero(total + 1, sizeof(*jobs));
+    enum err_code rc = OK;
+    size_t n = 0;
+
     for (size_t i = 0; i < count; i++)
-        for (int part = 0; part < packs[i].parts; part++) {
+        for (int part = 0; !rc && part < packs[i].parts; part++) {
             jobs[n] = (struct pack_job){.pack = &packs[i], .part = part, .parts = packs[i].parts};
-            pool_submit(pool, check_part, &jobs[n++]);
+            rc = start(pool, check_part, &jobs[n++], err);
         }
-    rc = pool_wait(pool, err);
+    rc = finish(pool, rc, err);
     free(jobs);
     return rc;
 }
@@ -478,22 +504,24 @@ enum err_code fsck_packs(struct fsck *f, struct err *err)
     struct os_entry *entries = NULL;
     struct pack_state *packs = NULL;
     struct pool *pool = NULL;
-    size_t n = 0, count = 0;
+    size_t n = 0, count = 0, total;
     enum err_code rc;
 
     rc = os_list(f->st->packs, &entries, &n, err);
-    if (!rc)
-        rc = pool_new(threads, 2 * threads, &pool, err);
     if (rc)
-        goto out;
+        return rc;
     packs = list_packs(f, entries, n, &count);
     f->report->packs += (int64_t)count;
-    rc = check_all(f, pool, packs, count, err);
+    total = cut_packs(f, packs, count);
+    if (total > 1)
+        rc = pool_new(total < (size_t)threads ? (int)total : threads, 2 * threads, &pool, err);
+    if (rc)
+        goto out;
+    rc = check_all(pool, packs, count, total, err);
     for (size_t i = 0; !rc && i < count; i++)
         if (atomic_load(&packs[i].doubted))
-            pool_submit(pool, doubt_pack, &packs[i]);
-    if (!rc)
-        rc = pool_wait(pool, err);
+            rc = start(pool, doubt_pack, &packs[i], err);
+    rc = finish(pool, rc, err);
 out:
     pool_free(pool);
     free(packs);

@@ -4,6 +4,7 @@
 
 #include "base/hash_pair.h"
 #include "store/fsck_internal.h"
+#include "store/pack_cache.h"
 #include "store/pack_internal.h"
 
 struct checker {
@@ -30,7 +31,7 @@ void checker_free(struct checker *c)
 {
     if (!c)
         return;
-    codec_free(c->codec);
+    codec_put(c->f->st, c->codec);
     buf_release(&c->raw);
     buf_release(&c->payload);
     free(c->members);
@@ -74,7 +75,8 @@ static enum err_code decode(struct checker *c, enum enc enc, const void *p, size
         return OK;
     c->raw.n = raw_n;
     if (!c->codec)
-        rc = codec_new(&c->codec, err);
+        rc =
+            codec_get(c->f->st, &c->codec, err); /* kept: making one costs more than most records */
     if (!rc)
         rc = codec_decode(c->codec, enc, p, n, room, raw_n, err);
     *good = rc == OK;

@@ -28,7 +28,7 @@ struct pack_writer {
     bool made;                /* the temporary has its name */
     bool finished, sealed;
     struct digest digest; /* its name, once it is finished */
-    struct err failed; /* the first error; the pack is given up */
+    struct err failed;    /* the first error; the pack is given up */
     uint8_t nonce[16];
     uint8_t *buffer; /* NULL while resting; aligned for writes past the page cache */
     size_t buffer_size, buffered;

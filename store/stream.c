@@ -52,7 +52,7 @@ struct stream {
     /* Shared. */
     int64_t filled;
     int64_t released_off; /* the caller is done with everything before */
-    int64_t whole_off; /* hashed into whole */
+    int64_t whole_off;    /* hashed into whole */
     struct sha256 whole;
     /* Chunks by number: [first, ready) hashed, [first, hashing) taken by a lane, [first, cut) known.  Entry number % STREAM_CHUNKS. */
     uint64_t first, ready, hashing, cut;

@@ -33,7 +33,7 @@
 /* A pack under construction; full ones wait for the commit. */
 struct out_pack {
     struct pack_writer *pack;
-    int users; /* threads that are putting a record into it */
+    int users;              /* threads that are putting a record into it */
     bool sealing, finished; /* by the sealer */
 };
 /* The thread that makes full packs durable (writer_seal.c); started with the first of them. */

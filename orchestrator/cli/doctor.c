@@ -1,6 +1,7 @@
 /* weir doctor: what this machine has, what is missing for which feature, and how to get it.  weir stage: a shipped program by hand. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,6 +230,31 @@ const struct cli_command cli_doctor = {
 
 /* ---- stage ------------------------------------------------------------------------------------- */
 
+static enum err_code unknown_program(const char *dir, const char *name, struct err *err)
+{
+    struct err ignored = ERR_INIT;
+    struct os_entry *entries = NULL;
+    const char **names = NULL, *near = NULL;
+    size_t n = 0, count = 0;
+    int fd = -1;
+
+    if (os_open_dir(AT_FDCWD, dir, &fd, &ignored) == OK &&
+        os_list(fd, &entries, &n, &ignored) == OK) {
+        names = mem_zero(n + 1, sizeof(*names));
+        for (size_t i = 0; i < n; i++)
+            if (strcmp(entries[i].name, "weir-exec") != 0)
+                names[count++] = entries[i].name;
+        near = str_nearest(name, names, count);
+    }
+    (void)err_set(err, ERR_NOT_FOUND, "there is no program '%s'; %s%s%s", name,
+                  near ? "did you mean '" : dir, near ? near : " holds what there is",
+                  near ? "'?" : "");
+    free(names);
+    free(entries);
+    os_close_quiet(&fd);
+    return ERR_NOT_FOUND;
+}
+
 static enum err_code stage_run(struct cli *c, struct err *err)
 {
     char self[4096], path[8192];
@@ -246,9 +272,10 @@ static enum err_code stage_run(struct cli *c, struct err *err)
         (void)snprintf(path, sizeof(path), "%s/%s", libexec, name);
     else
         (void)snprintf(path, sizeof(path), "%s/../libexec/weir/%s", self, name);
-    if (access(path, X_OK) != 0)
-        return err_set(err, ERR_NOT_FOUND, "there is no program %s; %.*s lists what there is", name,
-                       (int)(strrchr(path, '/') - path), path);
+    if (access(path, X_OK) != 0) {
+        *strrchr(path, '/') = '\0';
+        return unknown_program(path, name, err);
+    }
     argv = mem_zero(c->arg_count + 1, sizeof(*argv));
     argv[0] = path;
     for (size_t i = 1; i < c->arg_count; i++)

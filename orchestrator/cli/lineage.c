@@ -18,6 +18,7 @@
 #include "store/tree.h"
 
 #define TEXT_MAX (256 << 20)
+#define RUNS_LOOKED_AT 20 /* for a name that is nearly right */
 
 struct at {
     struct store *st;
@@ -322,22 +323,29 @@ static enum err_code trace_in(const struct cli *c, struct at *at, const char *so
     return rc;
 }
 
+/* Some recent run may have a source of nearly that name. */
 static enum err_code no_trace(struct at *at, const char *source, const char *what,
                               const int64_t *runs, size_t n, struct err *err)
 {
-    struct err ignored = ERR_INIT;
-    struct lineage *g = NULL;
     struct buf name = {0};
-    const bool newest = source && n > 0 && lineage_load(at->st, runs[0], &g, &ignored) == OK;
+    bool near = false;
 
     buf_init(&name, 4096);
     buf_printf(&name, "sources.%s", source ? source : "");
-    (void)err_set(err, ERR_NOT_FOUND, "no kept run has used %s", source ? source : what);
-    if (newest && name.p) {
-        *err = (struct err)ERR_INIT;
-        (void)lineage_unknown(g, name.p, err);
+    for (size_t i = 0; source && name.p && !near && i < n && i < RUNS_LOOKED_AT; i++) {
+        struct err why = ERR_INIT;
+        struct lineage *g = NULL;
+
+        if (lineage_load(at->st, runs[i], &g, &why) == OK) {
+            (void)lineage_unknown(g, name.p, &why);
+            near = strstr(why.text, "did you mean") != NULL;
+            if (near)
+                *err = why;
+        }
+        lineage_free(g);
     }
-    lineage_free(g);
+    if (!near)
+        (void)err_set(err, ERR_NOT_FOUND, "no kept run has used %s", source ? source : what);
     buf_release(&name);
     return ERR_NOT_FOUND;
 }

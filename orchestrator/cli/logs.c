@@ -20,6 +20,7 @@
 #define PLOT_COLUMNS 64
 #define PLOT_ROWS 12
 #define SERIES_MAX 64
+#define RUNS_LOOKED_AT 100
 
 struct said { /* what an attempt left; zero: nothing */
     struct digest log, events;
@@ -123,6 +124,40 @@ static enum err_code find_said(struct store *st, const struct run_view *v, const
     return find_maker(st, t, v->row.run, out, err);
 }
 
+static bool says_something(const struct run_task *t)
+{
+    return t && (!digest_is_zero(&t->log) || !digest_is_zero(&t->result) ||
+                 strcmp(t->state, "running") == 0 || strcmp(t->state, "failed") == 0);
+}
+
+static enum err_code load(struct at *at, int64_t run, const char *task, struct err *err)
+{
+    run_view_free(at->v);
+    at->v = NULL;
+    at->t = NULL;
+    const enum err_code rc = run_view_load(at->st, at->l, run, &at->v, err);
+    if (!rc)
+        at->t = run_view_task(at->v, task);
+    return rc;
+}
+
+/* Without --run: the newest run that has to do with the task. */
+static enum err_code find_newest(struct at *at, const char *task, struct err *err)
+{
+    struct ledger_run *rows = NULL;
+    size_t n = 0;
+    enum err_code rc = run_rows(at->st, at->l, RUNS_LOOKED_AT, &rows, &n, err);
+
+    for (size_t i = 0; !rc && !says_something(at->t) && i < n; i++)
+        rc = load(at, rows[i].run, task, err);
+    if (!rc && n == 0)
+        rc = err_set(err, ERR_NOT_FOUND, "nothing has run here yet; weir run does");
+    if (!rc && !says_something(at->t)) /* the newest one says why */
+        rc = load(at, rows[0].run, task, err);
+    free(rows);
+    return rc;
+}
+
 static enum err_code find(const struct cli *c, struct at *at, struct err *err)
 {
     const char *run = cli_value(c, "run");
@@ -131,13 +166,14 @@ static enum err_code find(const struct cli *c, struct at *at, struct err *err)
 
     if (!rc)
         rc = cli_read_ledger(at->st, &at->l, err);
-    if (!rc)
-        rc = run_number(at->st, at->l, run ? run : "last", &number, err);
-    if (!rc)
-        rc = run_view_load(at->st, at->l, number, &at->v, err);
+    if (!rc && !run)
+        rc = find_newest(at, c->args[0], err);
+    else if (!rc)
+        rc = run_number(at->st, at->l, run, &number, err);
+    if (!rc && run)
+        rc = load(at, number, c->args[0], err);
     if (rc)
         return rc;
-    at->t = run_view_task(at->v, c->args[0]);
     if (!at->t)
         return cli_unknown_task(at->v, c->args[0], true, err);
     return find_said(at->st, at->v, at->t, &at->said, err);
@@ -235,8 +271,8 @@ static enum err_code no_words(struct at *at, const char *what, struct err *err)
 
     if (strcmp(state, "cached") == 0)
         return err_set(err, ERR_NOT_FOUND,
-                       "%s was cached in run-%lld, and the run that made it is not kept, so its "
-                       "%s is gone",
+                       "%s was cached in run-%lld, and no run that is kept has a %s of it: it said "
+                       "nothing, or that run was removed",
                        at->t->name, (long long)at->v->row.run, what);
     if (strcmp(state, "done") == 0 || strcmp(state, "failed") == 0 || strcmp(state, "stopped") == 0)
         return OK;
@@ -265,7 +301,7 @@ static enum err_code logs_run(struct cli *c, struct err *err)
 }
 
 static const struct cli_option logs_options[] = {
-    {"run", 0, "RUN", "of that run instead of the newest"},
+    {"run", 0, "RUN", "of that run instead of the newest that has it"},
     {"follow", 'f', NULL, "go on until the attempt ends"},
     {0},
 };
@@ -513,7 +549,7 @@ static enum err_code metrics_run(struct cli *c, struct err *err)
 }
 
 static const struct cli_option metrics_options[] = {
-    {"run", 0, "RUN", "of that run instead of the newest"},
+    {"run", 0, "RUN", "of that run instead of the newest that has it"},
     {"metric", 0, "NAME", "only this one"},
     {"plot", 0, NULL, "draw it"},
     {0},

@@ -37,7 +37,7 @@ static enum err_code show(const struct cli *c, const struct rebuild_report *r, i
         return cli_json(json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "actions", (json_int_t)r->actions,
                                   "damaged_packs", (json_int_t)r->damaged_packs, "objects",
                                   (json_int_t)r->objects, "packs", (json_int_t)r->packs, "refs",
-                                  (json_int_t)r->refs),
+                                  (json_int_t)r->refs, "runs", (json_int_t)runs),
                         err);
     if (rc == OK && !c->quiet)
         printf("index rebuilt: %lld objects, %lld actions and %lld refs from %lld packs, %lld of "

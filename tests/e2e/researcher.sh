@@ -129,7 +129,7 @@ step "one stage with another param; publish stays"
 before=$(weir ref ls train/ --json | field 'v[0]["digest"]')
 want 0 "1 run, 1 reused, 4 left out" weir run --only pretrain --set stages.pretrain.params.lr=2e-4
 want 0 "pretrain" weir show
-[ "$(weir show --json | field '[t["state"] for t in v[0]["list"] if t["task"] == "pretrain"][0]')" = done ] || fail "show --json of pretrain"
+[ "$(weir show --json | field '[t["state"] for t in v[0]["list"] if t["task"] == "pretrain"][0]')" = "done" ] || fail "show --json of pretrain"
 want 0 "left out" weir show
 # What was made before counts: only what comes after the change runs.
 want 0 "4 run, 2 reused" weir run --from pretrain --set stages.pretrain.params.lr=2e-4
@@ -155,7 +155,8 @@ want 64 "did you mean 'seed'" weir run --set sede=1
 want 64 "did you mean" weir run --inptu x
 want 64 "--jobs" weir run --jobs none
 want 64 "TASK.INPUT=WHAT" weir run --input merge
-want 64 "did you mean 'models'" weir run --input merge.model=@exp-12
+want 64 "did you mean 'models'" weir run --input merge.model=pictures/heart.png
+want 64 "did you mean 'merge'" weir run --input mrege.models=pictures/heart.png
 want 64 "no entry [realsm]" weir run --input 'merge.models[realsm]=pictures/heart.png'
 want 65 "No such file" weir run missing.yaml
 
@@ -163,17 +164,17 @@ step "another input: a tag, a ref, a digest, a file, an output of a run"
 lr=$(weir runs --json | field '[r["run"] for r in v if r["ran"] == 4][0]')
 weir tag "run-$lr" exp-12
 want 0 "run-$lr" weir show @exp-12
-want 0 "2 run, 0 reused, 4 left out" weir run --from merge --input 'merge.models[variant=realism]=@exp-12'
+want 0 "2 run, 3 reused, 1 left out" weir run --from merge --input 'merge.models[variant=realism]=@exp-12'
 weir checkout merge.model swapped --quiet
-grep -q "lr 0.0001 seed 7 aesthetic" swapped || grep -q "lr 1e-04 seed 7 aesthetic" swapped || fail "the entry that stays: $(cat swapped)"
+grep -q "lr 0.0001 seed 7" swapped || fail "the entry that stays: $(cat swapped)"
 grep -q "lr 0.0002" swapped || fail "the entry that was swapped: $(cat swapped)"
-want 0 "0 run, 2 reused" weir run --from merge --input "merge.models[variant=realism]=run-$lr:sft[variant=realism].model"
+want 0 "0 run, 5 reused, 1 left out" weir run --from merge --input "merge.models[variant=realism]=run-$lr:sft[variant=realism].model"
 digest=$(weir ref ls train/ --json | field 'v[0]["digest"]')
-want 0 "1 run" weir run --only score --input "score.model=$digest" --set seed=11
+want 0 "0 run, 1 reused, 5 left out" weir run --only score --input "score.model=$digest" --set seed=11
 want 0 "1 run" weir run --only score --input score.model=pictures/heart.png
 want 0 "1 reused" weir run --only score --input score.model=train/merge.model@production
 want 65 "neither a path, nor a ref" weir run --only score --input score.model=nothing
-want 65 "no run-999" weir run --only score --input score.model=run-999:merge.model
+want 65 "run-999 has no output merge.model" weir run --only score --input score.model=run-999:merge.model
 
 step "two runs side by side"
 want 0 "params.lr" weir diff run-1 "run-$lr"
@@ -189,9 +190,9 @@ want 65 "did you mean 'pretrain'" weir logs pretrian
 want 65 "did you mean 'sft[variant=" weir logs sft
 want 0 "eval.alignment" weir metrics pretrain
 want 0 "+-------" weir metrics pretrain --plot
-[ "$(weir metrics pretrain --metric eval.alignment --run 1 --json | field '[(p["step"], p["value"]) for p in v][-1]')" = "(4.0, 0.4)" ] || fail "metrics --json"
+[ "$(weir metrics pretrain --metric eval.alignment --run 1 --json | field '[(p["step"], p["value"]) for p in v][-1]')" = "(4, 0.4)" ] || fail "metrics --json"
 want 65 "did you mean 'loss'" weir metrics pretrain --metric los
-want 65 "no metric" weir metrics profile
+want 65 "said nothing" weir metrics profile
 
 step "sweep"
 weir sweep pretrain --set stages.pretrain.params.lr=1e-4,5e-4 --set seed=7,8 --metric loss >out
@@ -237,8 +238,8 @@ rm "$work/noise"
 want 1 "failed" weir reproduce last --stage tree
 
 step "checkout with its papers, lineage, trace"
-weir checkout profile.dataset out/ --run 1
-[ -f out/all ] && [ -f out/weir-lineage.json ] || fail "checkout of a folder"
+weir checkout profile.dataset leave/ --run 1
+if ! [ -f leave/all ] || ! [ -f leave/weir-lineage.json ]; then fail "checkout of a folder"; fi
 weir checkout merge.model models/ --run 1 --json | field 'v[0]["license"]' >licence
 [ -f models/model ] || fail "checkout of a file into a folder"
 [ "$(cat licence)" = "CC-BY-4.0 AND CC0-1.0 AND MIT" ] || fail "folded licence: $(cat licence)"
@@ -253,7 +254,7 @@ assert nodes["pretrain"]["action"]["params"]["lr"] == 1e-4
 assert all(n["key"].startswith("sha256:") for n in v["nodes"] if n["kind"] == "task")
 mine = nodes["sources.mine"]
 assert mine["license"] == "CC-BY-4.0" and mine["attribution"] == "Our studio", mine
-assert mine["entry"]["time"].startswith("20") and [l["expression"] for l in mine["licenses"]] == ["CC-BY-4.0", "CC0-1.0"], mine
+assert mine["entry"]["time"].startswith("20") and [l["expression"] for l in mine["licenses"]] == ["CC0-1.0"], mine
 assert "known" in v["begin"]["git"] and v["license"] == "CC-BY-4.0 AND CC0-1.0 AND MIT"
 X
 want 64 "write TASK.OUTPUT" weir checkout merge out2
@@ -262,13 +263,13 @@ want 65 "did you mean 'merge'" weir checkout mrege.model out2 --run 1
 want 0 "sources.mine" weir lineage score.report
 want 0 "license: CC-BY-4.0 AND CC0-1.0 AND MIT" weir lineage score.report --run 1
 weir lineage score --json | field 'len(v[0]["edges"])' >/dev/null
-weir lineage merge.model --dot >dot
-grep -q '"pretrain"' dot || fail "lineage --dot"
-if command -v dot >/dev/null; then dot -Tsvg <dot | grep -q '</svg>' || fail "Graphviz does not understand lineage --dot"; fi
+weir lineage merge.model --dot >lineage.dot
+grep -q '"pretrain"' lineage.dot || fail "lineage --dot"
+if command -v dot >/dev/null; then dot -Tsvg lineage.dot | grep -q '</svg>' || fail "Graphviz does not understand lineage --dot"; fi
 want 0 "merge" weir trace pictures/heart.png
 want 0 "sft[variant=realism]" weir trace --source clips
 weir trace --source clips --json | field '{n["name"] for n in v[0]["nodes"]}' >/dev/null
-want 65 "did you mean 'clips'" weir trace --source clpis
+want 65 "did you mean 'sources.clips'" weir trace --source clpis
 want 65 "no kept run has used" weir trace train.yaml
 want 64 "say what to trace" weir trace
 
@@ -304,7 +305,23 @@ stages: {use: {run: "cat {inputs.m} > {outputs.o}", inputs: {m: sources.model}, 
 X
 want 0 "1 run" weir run user.yaml
 weir checkout use.o used --quiet
-grep -q "seed 7 aesthetic" used || fail "what the artifact held"
+grep -q "lr 0.0001 seed 7" used || fail "what the artifact held"
+want 0 "run-" weir lineage use.o
+weir lineage use.o | grep -q 'run-[0-9]*:sources.mine' || fail "lineage ends where the other pipeline begins: $(weir lineage use.o)"
+want 0 "license: CC-BY-4.0 AND CC0-1.0 AND MIT" weir lineage use.o
+
+step "what an artifact is said to be under does not launder it"
+cat >launder.yaml <<'X'
+weir: 1
+name: launder
+sources: {model: {artifact: free/merge.model@production, license: MIT}}
+policy: {licenses: {deny: [CC-BY-NC-4.0]}}
+stages: {use: {run: "cat {inputs.m} > {outputs.o}; echo >> {outputs.o}", inputs: {m: sources.model}, outputs: [o]}}
+X
+want 0 "1 run" weir run launder.yaml
+want 77 "CC-BY-NC-4.0 is denied, from source run-" weir checkout use.o stolen
+[ ! -e stolen ] || fail "a denied artifact left"
+want 64 "did you mean" weir checkuot use.o stolen
 
 step "failures, going on, and trying again"
 cat >fails.yaml <<'X'
@@ -396,11 +413,7 @@ touch "$work/later"
 want 0 "went on" weir run slow.yaml --set gate="$work/later"
 
 step "the live view of a terminal"
-if command -v script >/dev/null; then
-    term() { # term COLUMNS COMMAND: as a terminal of that width shows it
-        script -qec "stty rows 10 cols $1; export TERM=xterm; $2" /dev/null
-    }
-    cat >wide.yaml <<'X'
+cat >wide.yaml <<'X'
 weir: 1
 name: wide
 params: {round: 0}
@@ -414,8 +427,14 @@ stages:
     matrix: {i: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}
     outputs: [o]
     params: {i: "${matrix.i}", round: "${params.round}"}
-    resources: {cpus: 0, memory: 1MiB}
+    resources: {cpus: 1, memory: 1MiB}
 X
+cp .weir/config.yaml "$work/config.yaml"
+echo 'slots: {cpus: 16}' >>.weir/config.yaml
+if command -v script >/dev/null; then
+    term() { # term COLUMNS COMMAND: as a terminal of that width shows it
+        script -qec "stty rows 10 cols $1; export TERM=xterm; $2" /dev/null
+    }
     term 60 "'$weir' run wide.yaml --jobs 12" >shown
     grep -q $'\e\[[0-9]*A' shown || fail "a terminal is not redrawn: $(cat -v shown)"
     grep -q '▶  50%' shown || fail "progress on a terminal"
@@ -434,6 +453,7 @@ X
 fi
 TERM=xterm weir run wide.yaml --set round=2 --jobs 12 >shown
 if grep -q $'\e' shown; then fail "control sequences without a terminal"; fi
+mv "$work/config.yaml" .weir/config.yaml
 [ "$(grep -c ' done ' shown)" = 12 ] || fail "a plain line for each task: $(cat shown)"
 
 step "many tasks that are cached take one line"
@@ -463,7 +483,7 @@ want 0 "chain intact" weir doctor
 weir doctor --json | field '{d["state"] for d in v}' >/dev/null
 
 step "tags and removal; gc frees what nothing keeps"
-want 64 "." weir tag run-1 'a tag'
+want 65 "letters, digits and" weir tag run-1 'a tag'
 want 65 "no tag nope" weir show @nope
 want 64 "did you mean 'weir runs'" weir rnus
 want 0 "chain intact" weir doctor
@@ -476,7 +496,7 @@ weir gc --quiet --grace 0s
 want 65 "$big" weir store stat "$big"
 weir rm "run-$lr" # its tag keeps what it made
 weir gc --quiet --grace 0s
-want 0 "0 run, 1 reused, 5 left out" weir run --only pretrain --set stages.pretrain.params.lr=2e-4
+want 0 "0 run, 2 reused, 4 left out" weir run train.yaml --only pretrain --set stages.pretrain.params.lr=2e-4
 weir fsck --quiet
 
 step "the index and the ledger again, from the objects alone"
@@ -485,6 +505,7 @@ rm -r .weir/ledger .weir/index
 weir store rebuild --quiet
 weir runs --limit 1000 --json | field 'sorted((r["run"], r["state"], r["cached"], r["ran"]) for r in v)' >after
 diff before after || fail "runs after a rebuild"
+[ "$(weir show run-2 --json | field 'sum(t["state"] == "cached" for t in v[0]["list"])')" = 6 ] || fail "cached tasks after a rebuild"
 want 0 "0 run, 6 reused" weir run train.yaml
 want 0 "chain intact" weir doctor
 weir fsck --quiet

@@ -201,7 +201,7 @@ shape "bytes loose objects packs problems repaired" store fsck --quick
 shape "ok" store check
 shape "bytes_after bytes_before dry_run loose_packed packs_compressed packs_merged" store pack --dry-run
 shape "dead_objects dry_run freed_bytes live_bytes live_objects loose_deleted packs_deleted packs_rewritten roots tmp_deleted" gc --dry-run
-shape "actions damaged_packs objects packs refs" store rebuild
+shape "actions damaged_packs objects packs refs runs" store rebuild
 shape "bytes_moved dry_run objects objects_moved packs refs refs_kept" push "$work/shapes-remote"
 shape "bytes_moved dry_run objects objects_moved packs refs refs_kept" pull "$work/shapes-remote"
 shape "digest kind name" ref set shapes data/first

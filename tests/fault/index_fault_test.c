@@ -364,8 +364,7 @@ static int on_a_full_disk(struct rig *r)
 
     if (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
         return NO_MOUNT;
-    if (mkdir(r->index, 0755) != 0 ||
-        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+    if (mkdir(r->index, 0755) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
         mount("tmpfs", r->index, "tmpfs", 0, "size=1m") != 0)
         return NO_MOUNT;
     EXPECT_OK(index_open(r->index, INDEX_WRITE, &ix, &err), &err);

@@ -29,6 +29,8 @@ static enum err_code write_pack(struct rig *r, const void *big, struct digest *n
     if (!rc)
         rc = rig_put_all_types(w, 200, err);
     if (!rc)
+        rc = pack_finish(w, err);
+    if (!rc)
         rc = pack_seal(w, PACK_SYNC_DIR, name, err);
     pack_writer_release(w);
     return rc;

@@ -25,6 +25,10 @@ git2\.h:            orchestrator/provenance\.c
 curl/curl\.h:       orchestrator/fetch\.c store/remote_s3\.c
 uv\.h:              orchestrator/run\.c
 ut(hash|list)\.h:   .*
+png\.h:            stages/data/pic_png\.c
+(jpeglib|jerror)\.h: stages/data/pic_jpeg\.c
+webp/.*:           stages/data/pic_webp\.c
+archive(_entry)?\.h: stages/data/unpack\.c
 cu(da|blas|dnn|rand|b/).*|nccl\.h|mma\.h|cooperative_groups.*: .*\.cuh? kernels/dev\.c kernels/comm\.c
 omp\.h:             kernels/.*
 '

@@ -212,6 +212,45 @@ TEST(what_does_not_shrink_is_tried_once)
     forge_free(&f);
 }
 
+static struct digest noise_file(struct forge *f, const char *ref, uint64_t seed, int count)
+{
+    enum { CHUNK = 200000, MOST = 8 };
+    static char noise[MOST * CHUNK];
+    struct recipe_chunk chunks[MOST];
+    struct digest whole;
+
+    EXPECT(count <= MOST);
+    gen_noise(&seed, noise, (size_t)count * CHUNK);
+    for (int i = 0; i < count; i++)
+        chunks[i] = (struct recipe_chunk){.id = forge_blob(f, ENC_RAW, 0, noise + i * CHUNK, CHUNK),
+                                          .len = CHUNK};
+    whole = forge_recipe(f, noise, (size_t)count * CHUNK, chunks, (size_t)count);
+    forge_ref(f, ref, OBJ_BLOB, &whole);
+    return whole;
+}
+
+/* A gc that writes the rest of such a pack anew passes on that it was tried; but not for what was never tried. */
+TEST(a_gc_remembers_what_was_tried)
+{
+    for (int tried = 0; tried < 2; tried++) {
+        struct forge f;
+
+        forge_new(&f);
+        forge_begin(&f);
+        noise_file(&f, "stays", 8, 2);
+        noise_file(&f, "goes", 9, 7);
+        forge_commit(&f);
+        if (tried)
+            EXPECT_EQ(compact(&f, 0, false).packs_compressed, 1);
+        life_unref(&f, "goes");
+        EXPECT_EQ(life_gc(&f, 0).packs_rewritten, 1);
+        EXPECT_EQ(compact(&f, 0, false).packs_compressed, tried ? 0 : 1);
+        EXPECT_EQ(compact(&f, 0, false).packs_compressed, 0);
+        life_fsck_clean(&f);
+        forge_free(&f);
+    }
+}
+
 /* Blobs of their own were offered to the codec when they were added. */
 TEST(raw_blobs_without_a_recipe_are_left_alone)
 {
@@ -298,5 +337,6 @@ TEST(who_is_at_work_meanwhile_is_not_disturbed)
 }
 
 RUN(a_second_version_is_compressed_once, versions_come_one_by_one, what_is_young_stays_raw,
-    what_does_not_shrink_is_tried_once, raw_blobs_without_a_recipe_are_left_alone,
-    a_damaged_chunk_is_not_replaced, who_is_at_work_meanwhile_is_not_disturbed)
+    what_does_not_shrink_is_tried_once, a_gc_remembers_what_was_tried,
+    raw_blobs_without_a_recipe_are_left_alone, a_damaged_chunk_is_not_replaced,
+    who_is_at_work_meanwhile_is_not_disturbed)

@@ -153,6 +153,33 @@ TEST(a_writer_given_up_leaves_nothing)
     fixture_free(&f);
 }
 
+/* The commit is the link alone: what was finished is whole, takes no more, and cannot be seen. */
+TEST(a_finished_pack_is_not_visible_yet)
+{
+    struct digest name;
+    struct fixture f;
+
+    fixture_new(&f);
+    EXPECT_OK(rig_blob(f.w, rig_id(1), "x", 1, 0, &f.r.err), &f.r.err);
+    EXPECT_OK(pack_finish(f.w, &f.r.err), &f.r.err);
+    EXPECT_OK(pack_finish(f.w, &f.r.err), &f.r.err); /* harmless */
+    EXPECT_EQ(rig_files(f.r.packs), 0);
+    EXPECT_EQ(rig_files(f.r.tmp), 1);
+    EXPECT_OK(pack_seal(f.w, PACK_SYNC_DIR, &name, &f.r.err), &f.r.err);
+    EXPECT_EQ(rig_files(f.r.packs), 1);
+    EXPECT_EQ(rig_files(f.r.tmp), 0);
+    pack_writer_release(f.w);
+    EXPECT_OK(pack_writer_open(f.r.objects, &f.w, &f.r.err), &f.r.err);
+    EXPECT_OK(rig_blob(f.w, rig_id(1), "x", 1, 0, &f.r.err), &f.r.err);
+    EXPECT_OK(pack_finish(f.w, &f.r.err), &f.r.err);
+    EXPECT_ERR(rig_blob(f.w, rig_id(2), "y", 1, 0, &f.r.err), ERR_BUG, &f.r.err);
+    pack_writer_release(f.w);
+    EXPECT_EQ(rig_files(f.r.packs), 1);
+    EXPECT_EQ(rig_files(f.r.tmp), 0);
+    f.w = NULL;
+    fixture_free(&f);
+}
+
 TEST(wrong_records_are_refused)
 {
     static const struct pack_entry wrong[] = {
@@ -774,8 +801,8 @@ TEST(refs)
 }
 
 RUN(what_is_put_comes_back, a_sealed_pack_is_read_only_and_checked_by_name,
-    a_writer_given_up_leaves_nothing, wrong_records_are_refused, payloads_larger_than_the_buffer,
-    bypass_and_rest_change_nothing, threads_share_a_writer, every_bit_flip_is_found,
-    every_cut_is_found, a_pack_that_shrinks_under_the_reader, a_walk_goes_on_after_damage,
-    records_inside_a_payload_are_not_believed, hostile_tables_are_refused,
-    toc_from_the_end_of_a_pack, recipes, frames, refs)
+    a_writer_given_up_leaves_nothing, a_finished_pack_is_not_visible_yet, wrong_records_are_refused,
+    payloads_larger_than_the_buffer, bypass_and_rest_change_nothing, threads_share_a_writer,
+    every_bit_flip_is_found, every_cut_is_found, a_pack_that_shrinks_under_the_reader,
+    a_walk_goes_on_after_damage, records_inside_a_payload_are_not_believed,
+    hostile_tables_are_refused, toc_from_the_end_of_a_pack, recipes, frames, refs)
