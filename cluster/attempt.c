@@ -317,7 +317,6 @@ static enum err_code begin(const char *task_dir, struct store *st, bool again, s
                            struct err *err)
 {
     struct attempt *a = mem_zero(1, sizeof(*a));
-    struct stat info;
     enum err_code rc;
 
     *out = NULL;
@@ -327,10 +326,8 @@ static enum err_code begin(const char *task_dir, struct store *st, bool again, s
     a->result.error = "";
     arena_init(&a->arena);
     rc = open_folder(a, task_dir, err);
-    if (!rc && os_stat_at(a->dir, CARD_RESULT, &info, err) == OK)
+    if (!rc && faccessat(a->dir, CARD_RESULT, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         rc = err_set(err, ERR_EXISTS, "%s: this attempt is over already", task_dir);
-    else if (!rc)
-        *err = (struct err)ERR_INIT;
     if (rc) {
         os_close_quiet(&a->dir);
         arena_release(&a->arena);

@@ -88,10 +88,10 @@ static enum err_code put_result(struct attempt *a, struct writer *w, struct err 
         rc = add_entry(&result, "out", OBJ_TREE, &outs_id, outs_size, err);
     if (!rc)
         rc = put_tree(w, &result, &r->result, &result_size, err);
-    if (!rc && a->card.bind)
-        rc = action_put(w, a->card.action, &r->result, &key, err);
-    else if (!rc)
+    if (!rc)
         rc = writer_put(w, OBJ_BLOB, canonical.p, canonical.n, &key, err);
+    if (!rc && a->card.bind)
+        rc = writer_bind(w, &key, &r->result, err);
     if (!rc)
         writer_touch(w, OBJ_TREE, &r->result);
     buf_release(&canonical);

@@ -14,7 +14,7 @@
 static enum err_code make_folders(struct attempt *a, struct err *err)
 {
     static const char *const names[] = {"out", "work", "ckpt", "tmp"};
-    static const char *const old[] = {"in",   "resume",       "images",   "program",
+    static const char *const old[] = {"in",   "resume",       "images", "program",
                                       RUNLOG, CAPTURE_EVENTS, TASK_CARD};
     enum err_code rc = OK;
 

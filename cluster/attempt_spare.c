@@ -2,9 +2,9 @@
  *
  * What the next attempt finds must not depend on what this one did: files go, and a folder or card that is anything else than what was made
  * (another mode or owner, extended attributes and with them access lists, a link to or from elsewhere) is not used again. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -45,19 +45,52 @@ static bool card_is_as_made(const struct attempt *a, const char *name, mode_t mo
     return good;
 }
 
+struct counts {
+    int needed, removed;
+};
+typedef bool (*entry_fn)(const struct attempt *a, int fd, const char *name, struct counts *n);
+
+/* Without a descriptor and a list of its own, unlike os_list: most folders are empty. */
+static bool each_entry(const struct attempt *a, int fd, entry_fn fn, struct counts *counts)
+{
+    _Alignas(struct dirent64) char bytes[4096];
+    ssize_t n;
+
+    if (lseek(fd, 0, SEEK_SET) < 0)
+        return false;
+    while ((n = getdents64(fd, bytes, sizeof(bytes))) > 0)
+        for (ssize_t at = 0; at < n;) {
+            const struct dirent64 *d = (const struct dirent64 *)(const void *)(bytes + at);
+
+            at += d->d_reclen;
+            if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0 &&
+                !fn(a, fd, d->d_name, counts))
+                return false;
+        }
+    return n == 0;
+}
+
+static bool remove_entry(const struct attempt *a, int fd, const char *name, struct counts *n)
+{
+    struct err ignored = ERR_INIT;
+
+    (void)a;
+    n->removed++;
+    return unlinkat(fd, name, 0) == 0 || os_remove_tree(fd, name, &ignored) == OK;
+}
+
+/* A folder that changes while it is read may keep an entry from us: it is looked at again. */
 static bool empty_folder(const struct attempt *a, const char *name)
 {
     struct err ignored = ERR_INIT;
-    struct os_entry *entries = NULL;
-    size_t n = 0;
+    struct counts first = {0}, second = {0};
     bool good = false;
     int fd = -1;
 
     if (os_open(a->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, &fd, &ignored) == OK)
-        good = is_as_made(a, fd, S_IFDIR | 0755) && os_list(fd, &entries, &n, &ignored) == OK;
-    for (size_t i = 0; good && i < n; i++)
-        good = os_remove_tree(fd, entries[i].name, &ignored) == OK;
-    free(entries);
+        good = is_as_made(a, fd, S_IFDIR | 0755) && each_entry(a, fd, remove_entry, &first);
+    if (good && first.removed)
+        good = each_entry(a, fd, remove_entry, &second) && second.removed == 0;
     os_close_quiet(&fd);
     return good;
 }
@@ -65,34 +98,27 @@ static bool empty_folder(const struct attempt *a, const char *name)
 /* out, work, ckpt and tmp; "in" is made by who has inputs. */
 #define NEEDED 4
 
-static bool clear_entry(const struct attempt *a, const char *name, int *needed)
+static bool clear_entry(const struct attempt *a, int fd, const char *name, struct counts *n)
 {
     static const char *const folders[] = {"out", "work", "ckpt", "tmp", "in"};
-    struct err ignored = ERR_INIT;
-
     if (strcmp(name, CARD_ATTEMPT) == 0)
         return card_is_as_made(a, name, 0600);
     if (strcmp(name, TASK_CARD) == 0)
         return card_is_as_made(a, name, 0644);
     for (int i = 0; i <= NEEDED; i++)
         if (strcmp(name, folders[i]) == 0) {
-            *needed += i < NEEDED;
+            n->needed += i < NEEDED;
             return empty_folder(a, name);
         }
-    return os_remove_tree(a->dir, name, &ignored) == OK;
+    return remove_entry(a, fd, name, n);
 }
 
 bool attempt_clear(struct attempt *a)
 {
-    struct err ignored = ERR_INIT;
-    struct os_entry *entries = NULL;
-    size_t n = 0;
-    int needed = 0;
-    bool good = is_as_made(a, a->dir, S_IFDIR | 0755) &&
-                os_list(a->dir, &entries, &n, &ignored) == OK;
+    struct counts first = {0}, second = {0};
+    bool good = is_as_made(a, a->dir, S_IFDIR | 0755) && each_entry(a, a->dir, clear_entry, &first);
 
-    for (size_t i = 0; good && i < n; i++)
-        good = clear_entry(a, entries[i].name, &needed);
-    free(entries);
-    return good && needed == NEEDED;
+    if (good && first.removed)
+        good = each_entry(a, a->dir, clear_entry, &second) && second.removed == 0;
+    return good && first.needed == NEEDED;
 }

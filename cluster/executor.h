@@ -20,7 +20,7 @@
 #include "cluster/card.h"
 
 enum executor_event_kind {
-    EXEC_STARTED, /* the program runs (pid) */
+    EXEC_STARTED, /* the program runs (pid); of one that ends at once only the end may be told */
     EXEC_ENDED,   /* with a result: card */
     EXEC_LOST,    /* its supervisor is gone without a result: reason */
     EXEC_EXITED /* only with tell_exits: the program has ended, EXEC_ENDED or EXEC_LOST follows when the result is durable; what it

@@ -58,7 +58,7 @@ struct local {
     bool tell_exits;
     struct job *jobs;
     size_t adopted;
-    int64_t looked_ns; /* at adopted ones */
+    int64_t looked_ns;          /* at adopted ones */
     char *parent, *real_parent; /* of the last folder that was started in */
     struct queued_event *first, **last;
 };

@@ -15,6 +15,7 @@
 #include "store/store.h"
 
 #define HOLD_NS 3000000 /* an answer that nobody waits for may wait so long for company */
+#define NO_START SIZE_MAX
 #define AGAIN "again "
 #define AGAIN_N 6
 
@@ -25,11 +26,13 @@ struct serve {
     struct buf input;  /* a partial line */
     struct buf answer; /* not yet written */
     int64_t answer_ns; /* since when; 0: empty */
+    size_t quiet;      /* its length before a "started" that it ends with; NO_START: it does not */
     char **queue;
     size_t queued, queue_cap;
     struct attempt *group[SERVE_GROUP_MAX];
     size_t grouped;
     int64_t group_ns; /* when the first of them ended */
+    int64_t lag_ns;   /* how long the group may wait */
     const char *current;
     enum supervise_ask ask; /* for the current one */
 };
@@ -45,6 +48,7 @@ static void flush_answers(struct serve *s)
         s->out = -1;
     buf_clear(&s->answer);
     s->answer_ns = 0;
+    s->quiet = NO_START;
 }
 
 static void answer(struct serve *s, json_t *v)
@@ -53,6 +57,7 @@ static void answer(struct serve *s, json_t *v)
 
     if (s->answer.n == 0)
         s->answer_ns = os_monotonic_ns();
+    s->quiet = NO_START;
     if (!json_canonical(v, &s->answer, &ignored))
         buf_char(&s->answer, '\n');
     json_decref(v);
@@ -139,6 +144,7 @@ static void read_requests(struct serve *s)
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             return;
         s->in_ended = n <= 0;
+        const bool all = n < (ssize_t)sizeof(bytes);
         for (ssize_t i = 0; i < n; i++) {
             buf_char(&s->input, bytes[i]);
             if (bytes[i] != '\n')
@@ -149,6 +155,8 @@ static void read_requests(struct serve *s)
             }
             buf_clear(&s->input);
         }
+        if (all)
+            return;
     }
 }
 
@@ -163,8 +171,8 @@ static void end_attempt(struct serve *s, struct attempt *a)
     char *dir = mem_strdup(attempt_dir(a));
     struct err err = ERR_INIT;
     bool spare = false;
-    const enum err_code rc = s->out < 0 || s->in_ended ? attempt_end(a, &err)
-                                                       : attempt_hand_over(a, &spare, &err);
+    const enum err_code rc =
+        s->out < 0 || s->in_ended ? attempt_end(a, &err) : attempt_hand_over(a, &spare, &err);
 
     CHECK(v);
     if (spare)
@@ -180,9 +188,16 @@ static void end_attempt(struct serve *s, struct attempt *a)
 
 static void commit_group(struct serve *s)
 {
+    const int64_t begun = os_monotonic_ns();
+
     if (s->grouped == 0)
         return;
     attempts_commit(s->store, s->group, s->grouped);
+    s->lag_ns = SERVE_COMMIT_SHARE * (os_monotonic_ns() - begun);
+    if (s->lag_ns < SERVE_COMMIT_NS)
+        s->lag_ns = SERVE_COMMIT_NS;
+    if (s->lag_ns > SERVE_COMMIT_MAX_NS)
+        s->lag_ns = SERVE_COMMIT_MAX_NS;
     for (size_t i = 0; i < s->grouped; i++)
         end_attempt(s, s->group[i]);
     s->grouped = 0;
@@ -194,9 +209,20 @@ static void commit_group(struct serve *s)
 static void on_started(void *ctx, pid_t pid)
 {
     struct serve *s = ctx;
+    const size_t before = s->answer.n;
 
     answer(s, json_pack("{s:s, s:s, s:I}", "event", "started", "dir", s->current, "pid",
                         (json_int_t)pid));
+    s->quiet = before;
+}
+
+/* That it has started is no news when it has ended. */
+static void take_back_start(struct serve *s)
+{
+    if (s->quiet == NO_START || s->answer.failed)
+        return;
+    s->answer.n = s->quiet;
+    s->quiet = NO_START;
 }
 
 static enum supervise_ask on_control(void *ctx)
@@ -216,12 +242,12 @@ static int64_t on_tick(void *ctx)
     const int64_t now = os_monotonic_ns();
     int64_t wait = INT64_MAX;
 
-    if (s->grouped && now - s->group_ns >= SERVE_COMMIT_NS)
+    if (s->grouped && now - s->group_ns >= s->lag_ns)
         commit_group(s);
     if (s->answer_ns && now - s->answer_ns >= HOLD_NS)
         flush_answers(s);
     if (s->grouped)
-        wait = s->group_ns + SERVE_COMMIT_NS - now;
+        wait = s->group_ns + s->lag_ns - now;
     if (s->answer_ns && s->answer_ns + HOLD_NS - now < wait)
         wait = s->answer_ns + HOLD_NS - now;
     return wait == INT64_MAX ? -1 : wait > 0 ? wait : 0;
@@ -259,6 +285,7 @@ static void attempt_next(struct serve *s)
     if (s->grouped == 0)
         s->group_ns = os_monotonic_ns();
     s->group[s->grouped++] = a;
+    take_back_start(s);
     if (s->exits) {
         answer(s, json_pack("{s:s, s:s}", "event", "exited", "dir", dir));
         flush_answers(s);
@@ -297,7 +324,7 @@ static enum err_code loop(struct serve *s, struct err *err)
             read_requests(s);
         }
         if (s->grouped > 0 && (s->queued == 0 || s->grouped == SERVE_GROUP_MAX ||
-                               os_monotonic_ns() - s->group_ns >= SERVE_COMMIT_NS))
+                               os_monotonic_ns() - s->group_ns >= s->lag_ns))
             commit_group(s);
         if (s->queued == 0) {
             struct pollfd fds[] = {{s->in, POLLIN, 0}, {s->signals, POLLIN, 0}};
@@ -311,7 +338,8 @@ static enum err_code loop(struct serve *s, struct err *err)
 
 enum err_code serve(const char *store, int in, int out, struct err *err)
 {
-    struct serve s = {.in = in, .out = out, .signals = -1};
+    struct serve s = {
+        .in = in, .out = out, .signals = -1, .quiet = NO_START, .lag_ns = SERVE_COMMIT_NS};
     enum err_code rc;
 
     buf_init(&s.input, SERVE_LINE_MAX);

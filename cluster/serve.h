@@ -9,7 +9,7 @@
  *                                               before committing: results of many short attempts share a commit
  *                          commit               nothing else is to come soon: do not wait for it
  *   out   one line of JSON each:
- *         {"event":"started","dir":"..","pid":1}        may come together with the end of a short attempt
+ *         {"event":"started","dir":"..","pid":1}        not of a short attempt that has ended before it was told
  *         {"event":"exited","dir":".."}                 the program has ended; its result is not durable yet
  *         {"event":"ended","dir":"..","result":{..}}    the result card; result.json is there, unless the program removed its folder or all
  *                                                       of it is in the store (attempt_hand_over); "spare":true, too, when the folder
@@ -20,8 +20,8 @@
  * SIGTERM or SIGINT: the running program is asked to stop, then the same.  SIGQUIT: it is killed, then the same.
  * Nobody at the other end of `out` changes nothing: result.json says it all, or the store does.
  *
- * Group commit: results of attempts that ended share one commit, at the latest SERVE_COMMIT_NS after the first of them ended, or at once
- * when nothing waits.
+ * Group commit: results of attempts that ended share one commit, at the latest SERVE_COMMIT_NS after the first of them ended, or
+ * SERVE_COMMIT_SHARE times as long as the last commit took, on slow disks (SERVE_COMMIT_MAX_NS at most), or at once when nothing waits.
  *
  * Life:     serve is the life of the process.
  * Owns:     signal handling and children of the process.
@@ -33,9 +33,11 @@
 
 #include "base/err.h"
 
-#define SERVE_COMMIT_NS 20000000
+#define SERVE_COMMIT_NS 40000000
 #define SERVE_NEXT_NS 10000000
-#define SERVE_GROUP_MAX 64
+#define SERVE_COMMIT_SHARE 10
+#define SERVE_COMMIT_MAX_NS 400000000
+#define SERVE_GROUP_MAX 128
 #define SERVE_QUEUE_MAX 100000
 #define SERVE_LINE_MAX 8192
 

@@ -27,6 +27,7 @@ struct watch {
     bool own_signals;
     struct buf line; /* a partial event line */
     bool line_too_long, exited, deaf;
+    bool childless; /* nobody is below us any more */
     int status;
     int64_t term_ns; /* when SIGTERM was sent; 0: not yet */
     int64_t start_ns;
@@ -124,6 +125,7 @@ static void reap(struct watch *w)
             w->status = status;
             w->result->memory_peak = (int64_t)usage.ru_maxrss * 1024;
         }
+    w->childless = pid < 0 && errno == ECHILD; /* nor can there be again */
 }
 
 static void ask_to_stop(struct watch *w)
@@ -269,8 +271,9 @@ static void kill_strays(struct watch *w)
     for (int round = 0; round < STRAY_ROUNDS_MAX; round++) {
         char list[4096];
 
-        reap(w);
-        if (w->exited && waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD)
+        if (!w->childless)
+            reap(w);
+        if (w->exited && w->childless)
             return;
         if (list_children(list, sizeof(list)) == 0)
             return;

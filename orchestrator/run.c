@@ -14,8 +14,11 @@
 #include "orchestrator/run_internal.h"
 #include "store/idset.h"
 
-#define POLL_MAX_MS 500 /* requests of other processes are looked for this often */
-#define COMMIT_LAG_MS 20
+#define POLL_MAX_MS 500       /* requests of other processes are looked for this often */
+#define COMMIT_LAG_MS 50      /* events wait so long to become durable together, */
+#define COMMIT_SHARE 10       /* or so many times as long as that took last, */
+#define COMMIT_LAG_MAX_MS 400 /* at most so long */
+#define SETTLE_LAG_MS 5       /* then others see what this run has given back */
 #define RUNS_LOOKED_AT 200
 #define SHARED_RECHECK_MS 100
 #define FULL_WAIT_MS 10000
@@ -253,14 +256,20 @@ static enum err_code look_around(struct run *r, int64_t every_ms, struct err *er
         return OK;
     r->recheck_ms = run_now_ms();
     rc = take_requests(r, err);
+    if (!rc)
+        rc = run_pin_now_and_then(r, err);
     return rc ? rc : tick(r, err);
 }
 
 /* On a full disk an attempt that runs may be what fills it, and what it leaves goes when it ends: nothing is lost by waiting for that. */
 static enum err_code commit(struct run *r, struct err *err)
 {
+    const int64_t begun = os_monotonic_ns();
     enum err_code rc = run_commit(r, err);
 
+    r->lag_ms = COMMIT_SHARE * (os_monotonic_ns() - begun) / 1000000;
+    if (r->lag_ms > COMMIT_LAG_MAX_MS)
+        r->lag_ms = COMMIT_LAG_MAX_MS;
     if (rc != ERR_FULL) {
         r->full_ms = 0;
         return rc;
@@ -272,6 +281,15 @@ static enum err_code commit(struct run *r, struct err *err)
     r->dirty_since_ns = os_monotonic_ns();
     *err = (struct err)ERR_INIT;
     return OK;
+}
+
+/* How long the oldest of what was noted may still wait to become durable. */
+static int64_t lag_left_ms(const struct run *r)
+{
+    const int64_t lag = r->lag_ms > COMMIT_LAG_MS ? r->lag_ms : COMMIT_LAG_MS,
+                  since = (os_monotonic_ns() - r->dirty_since_ns) / 1000000;
+
+    return since < lag ? lag - since : 0;
 }
 
 /* Sleeps until something happens; before that, what was noted becomes durable. */
@@ -288,15 +306,18 @@ static enum err_code wait_for(struct run *r, int64_t until_ms, struct err *err)
         ms = 0;
     if (ms > longest)
         ms = longest;
-    if (ledger_dirty(r->ledger) && ms > COMMIT_LAG_MS)
-        ms = COMMIT_LAG_MS;
+    if (ledger_dirty(r->ledger) && ms > lag_left_ms(r))
+        ms = lag_left_ms(r);
+    if (share_unsettled(r->share) && ms > SETTLE_LAG_MS)
+        ms = SETTLE_LAG_MS;
     rc = r->executor->ops->poll(r->executor, ms, r->signals, &e, &got, err);
     if (!rc && got)
         rc = run_executor_event(r, &e, err);
+    else if (!rc)
+        rc = share_settle(r->share, err);
     if (!rc)
         rc = take_signals(r, err);
-    if (!rc && ledger_dirty(r->ledger) &&
-        (!got || os_monotonic_ns() - r->dirty_since_ns > INT64_C(1000000) * COMMIT_LAG_MS))
+    if (!rc && ledger_dirty(r->ledger) && lag_left_ms(r) == 0)
         rc = commit(r, err);
     return rc ? rc : look_around(r, longest, err);
 }
@@ -444,6 +465,8 @@ static enum err_code finish(struct run *r, struct err *err)
         (r->o->keep_going || n[SCHED_FAILED] == 0)) {
         r->row.state = RUN_STOPPED;
         rc = run_commit(r, err);
+        if (!rc)
+            rc = run_pin(r, err);
         return rc ? rc
                   : err_set(err, ERR_STOPPED, "run-%lld stopped; the same command goes on with it",
                             (long long)r->number);
@@ -502,6 +525,8 @@ static enum err_code open_all(struct run *r, struct err *err)
     machine(r, &r->limits);
     if (!rc)
         rc = resolver_new(r->st, r->ledger, r->p, &o, &r->resolver, err);
+    if (!rc) /* a wrong param of the last stage is told before the first one runs */
+        rc = program_check(resolver_programs(r->resolver), r->p, NULL, err);
     if (!rc)
         rc = resolve_all(r->resolver, r->known, r->keyed, err);
     if (!rc)

@@ -7,6 +7,7 @@
  *   run_spare.c    their folders
  *   run_orphan.c   attempts that nobody listens to any more, of whatever run
  *   run_policy.c   licences that came in with results
+ *   run_pin.c      what gc must leave alone until the run is over
  *   run_keep.c     what stays: events, records, the tree of the run, refs
  *
  * Life:     one struct run per run_pipeline.
@@ -14,6 +15,7 @@
  * Threads:  one.
  * Errors:   as run.h.
  */
+/* long: one struct that eight files share, and what each of them does with it */
 #ifndef WEIR_ORCHESTRATOR_RUN_INTERNAL_H
 #define WEIR_ORCHESTRATOR_RUN_INTERNAL_H
 
@@ -82,6 +84,8 @@ struct run {
     struct share_limits limits; /* of the machine */
     struct ledger_run row;
     int64_t number, begun_ns, dirty_since_ns, recheck_ms, shared_ms, pending_ms;
+    int64_t pinned_ms;
+    int64_t lag_ms;   /* how long events may wait for a commit, by the last one's cost */
     int64_t full_ms;  /* since when the ledger's disk has been full; 0: it is not */
     int shared_count; /* tasks that another run works on */
     int signals;      /* signalfd */
@@ -140,6 +144,11 @@ void run_sweep(struct run *r);
 /* run_policy.c: ERR_DENIED when policy is against a source that is needed; or against an output's licenses.json */
 MUST_USE enum err_code run_judge_sources(struct run *r, struct err *err);
 MUST_USE enum err_code run_judge(struct run *r, int task, struct err *err);
+
+/* run_pin.c: what a run that is not over needs stays, whatever gc does */
+MUST_USE enum err_code run_pin(struct run *r, struct err *err);
+MUST_USE enum err_code run_pin_now_and_then(struct run *r, struct err *err);
+MUST_USE enum err_code run_unpin(struct run *r, struct writer *w, struct err *err);
 
 /* run_keep.c */
 MUST_USE enum err_code run_note(struct run *r, json_t *body /* taken */, struct err *err);

@@ -555,6 +555,8 @@ static enum err_code store_tree(struct run *r, enum run_state state, struct dige
     if (!rc)
         rc = writer_ref(w, str_of(arena_printf(&r->arena, "runs/run-%lld", (long long)r->number)),
                         OBJ_TREE, top, err);
+    if (!rc)
+        rc = run_unpin(r, w, err);
     if (!rc && state == RUN_SUCCEEDED && (!r->o->altered || r->o->publish))
         rc = publish(r, w, err);
     if (!rc)

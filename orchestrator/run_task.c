@@ -110,8 +110,8 @@ static enum err_code launch(struct run *r, int task, struct err *err)
     if (!rc)
         rc = note_start(r, task, point.step, err);
     if (!rc)
-        rc = (again ? ops->start_again : ops->start)(r->executor, (uint64_t)task, s->live->dir,
-                                                     err);
+        rc =
+            (again ? ops->start_again : ops->start)(r->executor, (uint64_t)task, s->live->dir, err);
     if (!rc && point.step > s->step)
         s->step = point.step;
     json_decref(card);

@@ -16,6 +16,7 @@
 #define CLAIM_HEAD 16
 #define TASK_MAX 255 /* as much of a task's name as a claim keeps */
 #define GPUS_MAX 64
+#define RELEASED_MAX 256 /* claims whose end waits to be written */
 
 enum share_table { T_PROCESS, T_CLAIM, T_SHARE_META };
 static const char *const tables[] = {"process", "claim", "meta", NULL};
@@ -24,6 +25,10 @@ struct share {
     struct ledger *l;
     int64_t id, run;
     struct share_limits limits;
+    struct share_take given; /* back, and not on record yet */
+    struct digest *released; /* nor are these claims' ends */
+    size_t released_count, released_room;
+    int64_t alone_ns; /* when there was nobody else; 0: there was */
 };
 struct process {
     int64_t id, pid, start, run, cpus, memory_bytes, gpus;
@@ -187,9 +192,9 @@ static enum err_code drop_process(struct txn *t, int64_t id, struct err *err)
     return rc ? rc : env_del(t, T_PROCESS, env_bytes(row, 8), err);
 }
 
-/* The next process after *id; those that are gone are dropped on the way (in a write transaction). */
-static enum err_code next_process(struct txn *t, int64_t *id, bool drop, struct process *p,
-                                  bool *found, struct err *err)
+/* The next process after *id; those that are gone are dropped on the way (in a write transaction).  self: that one lives. */
+static enum err_code next_process(struct txn *t, int64_t *id, int64_t self, bool drop,
+                                  struct process *p, bool *found, struct err *err)
 {
     struct str k, v;
     uint8_t key[8];
@@ -204,7 +209,7 @@ static enum err_code next_process(struct txn *t, int64_t *id, bool drop, struct 
         if (rc)
             return rc;
         *id = p->id;
-        if (same_process(p->pid, p->start))
+        if (p->id == self || same_process(p->pid, p->start))
             return OK;
         if (drop)
             rc = drop_process(t, p->id, err);
@@ -276,7 +281,7 @@ static enum err_code join_in(struct txn *t, void *arg, struct err *err)
     enum err_code rc = OK;
 
     while (!rc && found) {
-        rc = next_process(t, &id, true, &other, &found, err);
+        rc = next_process(t, &id, 0, true, &other, &found, err);
         if (!rc && found && other.run == j->p.run)
             return err_set(err, ERR_AGAIN, "process %lld runs it already", (long long)other.pid);
     }
@@ -326,6 +331,7 @@ void share_leave(struct share *s)
         return;
     /* What cannot be written now is dropped by the next one who meets it: this process ends. */
     (void)!env_write(s->l->share, leave_in, s, &ignored);
+    free(s->released);
     free(s);
 }
 
@@ -362,17 +368,100 @@ static enum err_code claim_owner(struct txn *t, const struct digest *key, struct
     return OK;
 }
 
+static enum err_code release_one(struct txn *t, const struct share *s, const struct digest *key,
+                                 struct err *err)
+{
+    struct share_owner owner;
+    struct process p;
+    enum err_code rc = claim_owner(t, key, &p, &owner, err);
+
+    return rc || p.id != s->id ? rc : env_del(t, T_CLAIM, env_bytes(key->b, DIGEST_BYTES), err);
+}
+
+static enum err_code find_self(struct txn *t, const struct share *s, struct process *p,
+                               struct err *err)
+{
+    bool found = false;
+    const enum err_code rc = process_get(t, s->id, p, &found, err);
+
+    if (!rc && !found)
+        return err_set(err, ERR_CHANGED, "run-%lld: its place among the runs is gone",
+                       (long long)s->run);
+    return rc;
+}
+
+static int64_t less(int64_t have, int64_t give)
+{
+    return have > give ? have - give : 0;
+}
+
+/* What was only noted so far.  A transaction may run twice: it is forgotten when one has succeeded. */
+static enum err_code settle_in(struct txn *t, const struct share *s, struct err *err)
+{
+    const struct share_take *g = &s->given;
+    struct process p;
+    enum err_code rc = OK;
+
+    for (size_t i = 0; !rc && i < s->released_count; i++)
+        rc = release_one(t, s, &s->released[i], err);
+    if (rc || (g->cpus == 0 && g->memory_bytes == 0 && g->gpu_mask == 0))
+        return rc;
+    rc = find_self(t, s, &p, err);
+    if (rc)
+        return rc;
+    p.cpus = less(p.cpus, g->cpus);
+    p.memory_bytes = less(p.memory_bytes, g->memory_bytes);
+    p.mask &= ~g->gpu_mask;
+    p.gpus = __builtin_popcountll(p.mask);
+    return process_put(t, &p, err);
+}
+
+static enum err_code settled(struct share *s, enum err_code rc)
+{
+    if (!rc) {
+        s->given = (struct share_take){0};
+        s->released_count = 0;
+    }
+    return rc;
+}
+
+static enum err_code settle_alone_in(struct txn *t, void *arg, struct err *err)
+{
+    return settle_in(t, arg, err);
+}
+
+bool share_unsettled(const struct share *s)
+{
+    const struct share_take *g = &s->given;
+
+    return s->released_count > 0 || g->cpus > 0 || g->memory_bytes > 0 || g->gpu_mask;
+}
+
+enum err_code share_settle(struct share *s, struct err *err)
+{
+    enum err_code rc = OK;
+
+    if (share_unsettled(s))
+        rc = settled(s, env_write(s->l->share, settle_alone_in, s, err));
+    return rc ? err_prefix(err, "give back a part of the machine") : OK;
+}
+
 static enum err_code claim_in(struct txn *t, void *arg, struct err *err)
 {
     struct claiming *c = arg;
     uint8_t value[CLAIM_HEAD + TASK_MAX];
     const size_t task_n = strnlen(c->task, TASK_MAX);
     struct process p;
-    enum err_code rc = claim_owner(t, c->key, &p, &c->owner, err);
+    enum err_code rc = settle_in(t, c->s, err);
 
-    c->mine = !rc && p.id == c->s->id;
-    if (rc || c->mine)
+    if (!rc)
+        rc = claim_owner(t, c->key, &p, &c->owner, err);
+
+    if (rc)
         return rc;
+    c->mine = p.id == c->s->id;
+    if (c->mine)
+        return OK;
     if (p.id && same_process(p.pid, p.start))
         return OK;
     if (p.id)
@@ -391,29 +480,21 @@ enum err_code share_claim(struct share *s, const struct digest *key, const char 
                           struct share_owner *owner, struct err *err)
 {
     struct claiming c = {.s = s, .key = key, .task = task};
-    enum err_code rc = env_write(s->l->share, claim_in, &c, err);
+    enum err_code rc = settled(s, env_write(s->l->share, claim_in, &c, err));
 
     *mine = !rc && c.mine;
     *owner = c.owner;
     return rc ? err_prefix(err, "claim %s", task) : OK;
 }
 
-static enum err_code release_in(struct txn *t, void *arg, struct err *err)
-{
-    struct claiming *c = arg;
-    struct process p;
-    enum err_code rc = claim_owner(t, c->key, &p, &c->owner, err);
-
-    if (rc || p.id != c->s->id)
-        return rc;
-    return env_del(t, T_CLAIM, env_bytes(c->key->b, DIGEST_BYTES), err);
-}
-
 enum err_code share_release(struct share *s, const struct digest *key, struct err *err)
 {
-    struct claiming c = {.s = s, .key = key};
-
-    return env_write(s->l->share, release_in, &c, err);
+    if (s->released_count == s->released_room) {
+        s->released_room = s->released_room ? 2 * s->released_room : 64;
+        s->released = mem_grow(s->released, s->released_room, sizeof(*s->released));
+    }
+    s->released[s->released_count++] = *key;
+    return s->released_count < RELEASED_MAX ? OK : share_settle(s, err);
 }
 
 /* ---- parts of the machine ---- */
@@ -423,6 +504,7 @@ struct taking {
     const struct share_take *asked;
     struct share_take want; /* out */
     struct process mine;
+    int64_t others;
     bool got;
 };
 
@@ -436,11 +518,12 @@ static enum err_code sum_others(struct txn *t, const struct share *s, struct pro
 
     *sum = (struct process){0};
     while (!rc) {
-        rc = next_process(t, &id, true, &p, &found, err);
+        rc = next_process(t, &id, s->id, true, &p, &found, err);
         if (rc || !found)
             break;
         if (p.id == s->id)
             continue;
+        sum->id++;
         sum->cpus += p.cpus;
         sum->memory_bytes += p.memory_bytes;
         sum->gpus += p.gpus;
@@ -469,18 +552,6 @@ static uint64_t pick_gpus(uint64_t taken, int64_t want, int64_t limit)
     return mask;
 }
 
-static enum err_code find_self(struct txn *t, const struct share *s, struct process *p,
-                               struct err *err)
-{
-    bool found = false;
-    const enum err_code rc = process_get(t, s->id, p, &found, err);
-
-    if (!rc && !found)
-        return err_set(err, ERR_CHANGED, "run-%lld: its place among the runs is gone",
-                       (long long)s->run);
-    return rc;
-}
-
 static enum err_code take_in(struct txn *t, void *arg, struct err *err)
 {
     struct taking *k = arg;
@@ -488,14 +559,17 @@ static enum err_code take_in(struct txn *t, void *arg, struct err *err)
     const int64_t gpus = limits->gpus < GPUS_MAX ? limits->gpus : GPUS_MAX;
     struct share_take *w = &k->want;
     struct process o;
-    enum err_code rc = sum_others(t, k->s, &o, err);
+    enum err_code rc = settle_in(t, k->s, err);
 
+    if (!rc)
+        rc = sum_others(t, k->s, &o, err);
     *w = *k->asked;
     if (!rc)
         rc = find_self(t, k->s, &k->mine, err);
     if (rc)
         return rc;
     /* This process minds its own limits; here it only must not take what others have. */
+    k->others = o.id;
     const bool alone = o.cpus == 0 && o.memory_bytes == 0 && o.gpus == 0;
     k->got = alone ||
              (fits(o.cpus, k->mine.cpus, w->cpus, limits->cpus) &&
@@ -515,6 +589,25 @@ static enum err_code take_in(struct txn *t, void *arg, struct err *err)
     return process_put(t, &k->mine, err);
 }
 
+static bool is_alone(const struct share *s)
+{
+    return s->alone_ns && os_monotonic_ns() - s->alone_ns < SHARE_ALONE_NS;
+}
+
+/* What an attempt gave back is taken by the next one, and nothing has to be written. */
+static bool take_given(struct share *s, struct share_take *want)
+{
+    struct share_take *g = &s->given;
+
+    if (!is_alone(s) || want->gpus > 0 || want->cpus > g->cpus ||
+        want->memory_bytes > g->memory_bytes)
+        return false;
+    g->cpus -= want->cpus;
+    g->memory_bytes -= want->memory_bytes;
+    want->gpu_mask = 0;
+    return true;
+}
+
 enum err_code share_take(struct share *s, struct share_take *take, bool *got, struct err *err)
 {
     struct taking k = {.s = s, .asked = take};
@@ -523,7 +616,11 @@ enum err_code share_take(struct share *s, struct share_take *take, bool *got, st
     CHECK(take->cpus >= 0);
     CHECK(take->memory_bytes >= 0);
     CHECK(take->gpus >= 0);
-    rc = env_write(s->l->share, take_in, &k, err);
+    *got = take_given(s, take);
+    if (*got)
+        return OK;
+    rc = settled(s, env_write(s->l->share, take_in, &k, err));
+    s->alone_ns = !rc && k.others == 0 ? os_monotonic_ns() : 0;
     *got = !rc && k.got;
     if (*got)
         *take = k.want;
@@ -532,31 +629,12 @@ enum err_code share_take(struct share *s, struct share_take *take, bool *got, st
     return rc ? err_prefix(err, "take a part of the machine") : OK;
 }
 
-static int64_t less(int64_t have, int64_t give)
-{
-    return have > give ? have - give : 0;
-}
-
-static enum err_code give_in(struct txn *t, void *arg, struct err *err)
-{
-    struct taking *k = arg;
-    enum err_code rc = find_self(t, k->s, &k->mine, err);
-
-    if (rc)
-        return rc;
-    k->mine.cpus = less(k->mine.cpus, k->asked->cpus);
-    k->mine.memory_bytes = less(k->mine.memory_bytes, k->asked->memory_bytes);
-    k->mine.mask &= ~k->asked->gpu_mask;
-    k->mine.gpus = __builtin_popcountll(k->mine.mask);
-    return process_put(t, &k->mine, err);
-}
-
 enum err_code share_give(struct share *s, const struct share_take *take, struct err *err)
 {
-    struct taking k = {.s = s, .asked = take};
-    const enum err_code rc = env_write(s->l->share, give_in, &k, err);
-
-    return rc ? err_prefix(err, "give back a part of the machine") : OK;
+    s->given.cpus += take->cpus;
+    s->given.memory_bytes += take->memory_bytes;
+    s->given.gpu_mask |= take->gpu_mask;
+    return is_alone(s) ? OK : share_settle(s, err);
 }
 
 /* ---- who runs a run ---- */
@@ -580,7 +658,7 @@ enum err_code share_runner(struct ledger *l, int64_t run, struct process_id *out
     if (rc)
         return rc;
     while (!rc && !*alive) {
-        rc = next_process(&t, &id, false, &p, &found, err);
+        rc = next_process(&t, &id, 0, false, &p, &found, err);
         if (rc || !found)
             break;
         *alive = p.run == run;

@@ -155,5 +155,30 @@ grep -q '(run-8,' out.txt || fail "a cancelled run was gone on with"
 "$WEIR" store cat runs/run-8:events >events
 grep -q '"event":"task.start".*"resume":[1-9]' events || fail "after a cancel not from a checkpoint"
 
+# ---- a stopped run keeps what it has, whatever gc does meanwhile ----
+cat >kept.yaml <<'X'
+weir: 1
+name: kept
+params: {outside: ""}
+stages:
+  one: {run: "echo 1 > {outputs.x}", outputs: [x]}
+  two: {run: "sleep $(cat {params.outside}/pause); cat {inputs.i} > {outputs.x}", inputs: {i: one.x}, outputs: [x], params: {outside: "${params.outside}"}}
+X
+echo 100 >pause
+: >out.txt
+env --default-signal=INT "$WEIR" run kept.yaml --set "outside=$work" >out.txt 2>&1 &
+pid=$!
+until grep -q '^ one .*done' out.txt && [ -n "$(ls .weir/tasks)" ]; do sleep 0.02; done
+kill -INT "$pid"
+finish 75
+echo 0 >pause
+"$WEIR" store ls >refs.txt
+grep -q 'running/run-9' refs.txt || fail "nothing keeps a stopped run"
+"$WEIR" gc --quiet --grace 0s
+"$WEIR" run kept.yaml --set "outside=$work" >out.txt 2>&1 || fail "after gc"
+grep -q '^1 run, 1 reused.*(run-9 went on' out.txt || fail "gc took what a stopped run had made"
+"$WEIR" store ls >refs.txt
+grep -q 'running/' refs.txt && fail "what kept it is still there"
+
 "$WEIR" fsck --quiet
 echo "stop.sh: stopped, left, cancelled; and gone on with"

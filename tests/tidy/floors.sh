@@ -31,6 +31,7 @@ webp/.*:           stages/data/pic_webp\.c
 archive(_entry)?\.h: stages/data/unpack\.c
 cu(da|blas|dnn|rand|b/).*|nccl\.h|mma\.h|cooperative_groups.*: .*\.cuh? kernels/dev\.c kernels/comm\.c
 omp\.h:             kernels/.*
+dnnl\.h:            kernels/gemm_onednn\.c
 '
 
 # C17, POSIX and Linux.  A header that is in none of the lists is refused: put it where it belongs.

@@ -1,4 +1,6 @@
 /* The record of a task, the fold of a run, run.json, and what runs are called. */
+#include <fcntl.h>
+
 #include "orchestrator/record.h"
 #include "store/tree.h"
 #include "store/writer.h"
@@ -320,5 +322,50 @@ TEST(runs_are_called_by_number_last_or_tag)
     world_free(&w);
 }
 
-RUN(records_of_tasks, times_and_names, a_run_in_progress_is_the_fold_of_its_events,
-    a_finished_run_is_the_same_from_its_tree, runs_are_called_by_number_last_or_tag)
+TEST(kept_runs_come_back)
+{
+    struct world w;
+    struct ledger_run *rows, row;
+    struct buf notes;
+    size_t n;
+    int64_t imported;
+    char path[TMPDIR_MAX + 16];
+
+    world_new(&w);
+    const int64_t first = history(&w, true), second = history(&w, false);
+    keep_run(&w, first, "exp-12");
+    EXPECT_OK(run_rows(w.st, w.l, 10, &rows, &n, &w.err), &w.err);
+    EXPECT_EQ(n, 2); /* in the ledger and kept: once */
+    EXPECT_EQ(rows[0].run, second);
+    free(rows);
+    EXPECT_OK(run_rows(w.st, w.l, 1, &rows, &n, &w.err), &w.err);
+    EXPECT_EQ(n, 1);
+    EXPECT_EQ(rows[0].run, second);
+    free(rows);
+    EXPECT_OK(run_rows(w.st, NULL, 10, &rows, &n, &w.err), &w.err);
+    EXPECT_EQ(n, 1);
+    EXPECT_EQ(rows[0].run, first);
+    EXPECT_EQ(rows[0].state, RUN_FAILED);
+    free(rows);
+    /* the ledger is lost */
+    ledger_close(w.l);
+    w.l = NULL;
+    snprintf(path, sizeof(path), "%s/.weir/ledger", w.dir);
+    EXPECT_OK(os_remove_tree(AT_FDCWD, path, &w.err), &w.err);
+    buf_init(&notes, 4096);
+    EXPECT_OK(run_import_kept(w.st, &imported, &notes, &w.err), &w.err);
+    EXPECT_EQ(imported, 1);
+    EXPECT_EQ(notes.n, 0);
+    EXPECT_OK(run_import_kept(w.st, &imported, &notes, &w.err), &w.err);
+    EXPECT_EQ(imported, 0);
+    snprintf(path, sizeof(path), "%s/.weir", w.dir);
+    EXPECT_OK(ledger_open(path, LEDGER_WRITE, &w.l, &w.err), &w.err);
+    EXPECT_OK(ledger_get_run(w.l, first, &row, &w.err), &w.err);
+    EXPECT_ERR(ledger_get_run(w.l, second, &row, &w.err), ERR_NOT_FOUND, &w.err);
+    buf_release(&notes);
+    world_free(&w);
+}
+
+RUN(records_of_tasks, times_and_names, kept_runs_come_back,
+    a_run_in_progress_is_the_fold_of_its_events, a_finished_run_is_the_same_from_its_tree,
+    runs_are_called_by_number_last_or_tag)

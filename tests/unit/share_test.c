@@ -55,6 +55,9 @@ TEST(a_claim_belongs_to_one)
     EXPECT_OK(share_release(b, &key, &r.err), &r.err); /* not its own: nothing happens */
     EXPECT(!claim(&r, b, 1, &owner));
     EXPECT_OK(share_release(a, &key, &r.err), &r.err);
+    EXPECT(share_unsettled(a));
+    EXPECT_OK(share_settle(a, &r.err), &r.err);
+    EXPECT(!share_unsettled(a));
     EXPECT(claim(&r, b, 1, NULL));
     share_leave(b); /* with all its claims */
     EXPECT(claim(&r, a, 1, NULL));
@@ -87,6 +90,38 @@ TEST(the_machine_is_divided)
     EXPECT_EQ(y.gpu_mask, 3); /* all there are */
     EXPECT_EQ(y.gpus, 2);
     EXPECT(!take(&r, b, 0, 0, 1, NULL)); /* a device is given once */
+    share_leave(b);
+    lrig_free(&r);
+}
+
+/* Who is alone writes nothing for what one attempt gives and the next one takes; a newcomer sees what was written last, never less. */
+TEST(alone_or_not)
+{
+    const struct digest key = {{7}};
+    struct lrig r;
+    struct share_take x, y;
+
+    lrig_new(&r);
+    struct share *a = join(&r, 1);
+    EXPECT(take(&r, a, 2, 100, 0, &x));
+    EXPECT(take(&r, a, 2, 100, 1, &y));
+    EXPECT_OK(share_give(a, &x, &r.err), &r.err);
+    EXPECT_OK(share_give(a, &y, &r.err), &r.err);
+    EXPECT(take(&r, a, 2, 100, 0, &x));
+    struct share *b = join(&r, 2);
+    EXPECT_OK(share_settle(a, &r.err), &r.err);
+    EXPECT(!take(&r, b, 3, 0, 0, NULL)); /* a has two of the four */
+    EXPECT(take(&r, b, 2, 900, 2, NULL));
+    EXPECT_OK(share_give(a, &x, &r.err), &r.err);
+    EXPECT_OK(share_settle(a, &r.err), &r.err);
+    EXPECT(take(&r, b, 2, 100, 0, NULL));
+    EXPECT(!take(&r, a, 1, 0, 0, NULL));
+    EXPECT(!share_unsettled(a));
+    EXPECT(claim(&r, a, 7, NULL));
+    EXPECT_OK(share_release(a, &key, &r.err), &r.err);
+    EXPECT(claim(&r, a, 7, NULL)); /* one's own order counts */
+    EXPECT(!claim(&r, b, 7, NULL));
+    share_leave(a);
     share_leave(b);
     lrig_free(&r);
 }
@@ -231,5 +266,5 @@ TEST(rivals_get_each_claim_once)
     lrig_free(&r);
 }
 
-RUN(a_claim_belongs_to_one, the_machine_is_divided, the_dead_hold_nothing,
+RUN(a_claim_belongs_to_one, the_machine_is_divided, alone_or_not, the_dead_hold_nothing,
     a_process_is_more_than_its_number, earlier_boots_are_cleared_away, rivals_get_each_claim_once)
