@@ -662,9 +662,9 @@ enum err_code run_pipeline(struct store *st, const struct pipeline *p, const str
         rc = block_signals(&r, &mask, &before, err);
         if (!rc)
             rc = work(&r, err);
-        if (rc == ERR_FULL)
-            add_advice(&r, err);
     }
+    if (rc == ERR_FULL && r.number > 0)
+        add_advice(&r, err);
     out->wall_ms = (os_monotonic_ns() - r.begun_ns) / 1000000;
     if (r.signals >= 0)
         unblock_signals(&mask, &before);
