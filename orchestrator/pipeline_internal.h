@@ -47,8 +47,8 @@ struct loader {
     int64_t budget; /* bytes that params of all tasks may still take */
     size_t edges;
     struct sha256 origin; /* of all texts so far */
-    bool stages_bad;   /* no list of stages to look references up in */
-    bool sources_told; /* that the pipeline has none */
+    bool stages_bad;      /* no list of stages to look references up in */
+    bool sources_told;    /* that the pipeline has none */
 };
 
 /* Has there been a problem since then?  Also when no more are taken. */

@@ -51,6 +51,9 @@ if [ "$WEIR_PARAM_NAME" = once ] && [ ! -e "$WEIR_PARAM_OUTSIDE/failed" ]; then
     : >"$WEIR_PARAM_OUTSIDE/failed" # the first time this one fails at its end
     exit 3
 fi
+case $WEIR_PARAM_NAME in # the last ones wait until all the killing is done, however fast the machine
+x | y) until [ -e "$WEIR_PARAM_OUTSIDE/go" ]; do sleep 0.02; done ;;
+esac
 echo "$WEIR_PARAM_NAME $state" >"$WEIR_OUTPUT_STATE"
 X
 cat >pipe.yaml <<'X'
@@ -118,6 +121,7 @@ find_all() { # find_all KIND: processes that belong to the disturbed run
 }
 
 make_store calm 0
+touch calm/go
 status=0
 (cd calm && "$WEIR" run pipe.yaml --set "outside=$work/calm") >out.txt 2>&1 || status=$?
 [ $status = 0 ] || fail "the undisturbed run ended with $status"
@@ -158,6 +162,7 @@ while [ $dead -lt "$kills" ]; do
     dead=$((dead + 1))
 done
 echo 0 >pause
+touch go
 status=0
 wait "$pid" || status=$?
 pid=
