@@ -8,8 +8,8 @@ set -euo pipefail
 
 build="gcc g++ cmake ninja-build make pkg-config libjansson-dev liblmdb-dev libzstd-dev libssl-dev libuv1-dev
     uthash-dev libyaml-dev libgit2-dev libcurl4-openssl-dev libdnnl-dev libpng-dev libjpeg-dev libwebp-dev libarchive-dev"
-# libclang-rt-14-dev holds the sanitizer and fuzzer runtimes of Debian 12's clang.
-test="clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck libcmocka-dev strace jq xfsprogs
+# libclang-rt-14-dev holds the sanitizer and fuzzer runtimes of Debian 12's clang, libomp-14-dev its OpenMP.
+test="clang libclang-rt-14-dev libomp-14-dev clang-format clang-tidy cppcheck shellcheck libcmocka-dev strace jq xfsprogs
     lmdb-utils python3 git time bc"
 long="python3-venv"
 
