@@ -34,6 +34,34 @@ static bool nvml_open(struct nvml *n)
                 sizeof(n->capability));
 }
 
+static bool nvml_begin(struct nvml *n)
+{
+    if (nvml_open(n) && n->init() == 0)
+        return true;
+    if (n->library)
+        (void)dlclose(n->library);
+    return false;
+}
+
+static void nvml_end(struct nvml *n)
+{
+    (void)n->shutdown();
+    (void)dlclose(n->library);
+}
+
+int platform_gpus(void)
+{
+    struct nvml n = {0};
+    unsigned count = 0;
+
+    if (!nvml_begin(&n))
+        return 0;
+    if (n.count(&count) != 0)
+        count = 0;
+    nvml_end(&n);
+    return count < PLATFORM_GPUS_MAX ? (int)count : PLATFORM_GPUS_MAX;
+}
+
 static enum err_code gpu_class(char out[16], struct err *err)
 {
     struct nvml n = {0};
@@ -41,13 +69,10 @@ static enum err_code gpu_class(char out[16], struct err *err)
     unsigned count = 0;
     enum err_code rc = OK;
 
-    if (!nvml_open(&n) || n.init() != 0) {
-        if (n.library)
-            (void)dlclose(n.library);
+    if (!nvml_begin(&n))
         return err_set(err, ERR_MISSING,
                        "device: cuda needs an NVIDIA driver, and there is none here "
                        "(libnvidia-ml.so.1)");
-    }
     status = n.count(&count);
     for (unsigned i = 0; !rc && i < count; i++) {
         void *device = NULL;
@@ -74,8 +99,7 @@ static enum err_code gpu_class(char out[16], struct err *err)
                      status);
     if (!rc)
         (void)snprintf(out, 16, "sm_%d%d", first_major, first_minor);
-    (void)n.shutdown();
-    (void)dlclose(n.library);
+    nvml_end(&n);
     return rc;
 }
 

@@ -56,6 +56,8 @@ const struct program_param *program_extending(const struct program *prog); /* NU
 
 /* ---- what else is keyed ---- */
 /* The platform class of numeric programs: "x86_64+avx512f+avx512_bf16" (the widest the kernels use) and, for cuda, "sm_90". */
+#define PLATFORM_GPUS_MAX 64
+int platform_gpus(void); /* that the driver shows, through NVML; 0 without one */
 MUST_USE enum err_code platform_class(bool cuda, char out[64], struct err *err);
 /* hmac-sha256 of a declared variable's value under the store's key (.weir/secret, made at first use, mode 0600).  Unset: ERR_CONFIG names it. */
 MUST_USE enum err_code secret_hmac(struct store *st, const char *name, const char *value,

@@ -138,6 +138,15 @@ static void describe_task(struct run *r, int number, struct sched_task *out)
     task_record_release(&record);
 }
 
+/* The driver is only asked when somebody wants a GPU: its library is large. */
+static bool wants_gpus(const struct pipeline *p)
+{
+    for (size_t i = 0; i < p->stage_count; i++)
+        if (p->stages[i].resources.gpus > 0)
+            return true;
+    return false;
+}
+
 static void machine(const struct run *r, struct share_limits *out)
 {
     const struct config *c = &r->st->config;
@@ -146,7 +155,7 @@ static void machine(const struct run *r, struct share_limits *out)
     out->memory_bytes = c->memory_bytes > 0
                             ? c->memory_bytes
                             : (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    out->gpus = c->gpus;
+    out->gpus = c->gpus > 0 ? c->gpus : wants_gpus(r->p) ? platform_gpus() : 0;
 }
 
 static struct sched *make_sched(struct run *r, bool keep_going)

@@ -178,6 +178,7 @@ static bool is_at_work(const struct run *r, const struct digest *key)
 enum err_code run_key(struct run *r, int task, struct err *err)
 {
     struct run_slot *s = &r->slots[task];
+    const struct stage *st = &r->p->stages[r->p->tasks[task].stage];
     struct task_result *t = &r->known[task];
     const struct digest before = t->result;
     const bool forced = r->o->forced && r->o->forced[task] && !s->done_before;
@@ -196,6 +197,13 @@ enum err_code run_key(struct run *r, int task, struct err *err)
     if (r->o->wanted && !r->o->wanted[task]) { /* it will not be run here */
         run_post(r, EV_MISS, task);
         return OK;
+    }
+    if (st->resources.gpus > r->limits.gpus) {
+        (void)err_set(err, ERR_MISSING,
+                      "it wants %lld GPUs and this machine has %lld; change resources.gpus, or say "
+                      "slots.gpus in .weir/config.yaml (weir doctor tells what the driver shows)",
+                      (long long)st->resources.gpus, (long long)r->limits.gpus);
+        return run_refused(r, task, err);
     }
     if (!s->claimed && is_at_work(r, &t->key)) {
         s->reason = "another task of this run is the same action";

@@ -1,5 +1,4 @@
 /* weir doctor: what this machine has, what is missing for which feature, and how to get it.  weir stage: a shipped program by hand. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -75,30 +74,16 @@ static enum err_code helpers(struct doctor *d, struct err *err)
     return rc;
 }
 
-/* The toolkit ships no nvml.h; these three calls have had the same form since the library exists. */
 static enum err_code gpus(struct doctor *d, struct err *err)
 {
-    void *lib = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
-    int (*init)(void), (*count)(unsigned *), (*end)(void);
-    unsigned n = 0;
+    const int n = platform_gpus();
     char text[64];
-    enum err_code rc;
 
-    if (!lib)
-        return say(d, LACKS, "gpu", "no NVIDIA driver here; stages with device: cuda cannot run",
-                   "install the driver, or use a machine that has one", err);
-    *(void **)&init = dlsym(lib, "nvmlInit_v2");
-    *(void **)&count = dlsym(lib, "nvmlDeviceGetCount_v2");
-    *(void **)&end = dlsym(lib, "nvmlShutdown");
-    if (init && count && init() == 0 && count(&n) == 0)
-        (void)snprintf(text, sizeof(text), "%u found", n);
-    else
-        (void)snprintf(text, sizeof(text), "the driver does not answer");
-    rc = say(d, n > 0 ? FINE : LACKS, "gpu", text, "see nvidia-smi", err);
-    if (end)
-        (void)end();
-    (void)dlclose(lib);
-    return rc;
+    if (n == 0)
+        return say(d, LACKS, "gpu", "the driver shows none; stages with device: cuda cannot run",
+                   "install NVIDIA's driver, or use a machine that has a GPU; see nvidia-smi", err);
+    (void)snprintf(text, sizeof(text), "%d found", n);
+    return say(d, FINE, "gpu", text, NULL, err);
 }
 
 /* ---- the machine ------------------------------------------------------------------------------- */

@@ -70,6 +70,7 @@ stages:
   junk: {run: "head -c 100000 /dev/urandom >&3; echo not json >&3; echo hi > {outputs.x}", outputs: [x]}
   link: {run: "mkfifo {outputs.x}", outputs: [x], retries: {attempts: 1}}
   nothing: {run: "kill -9 $$", outputs: [x], retries: {attempts: 1}}
+  cards: {run: "true", outputs: [x], resources: {gpus: 65}}
 X
 status 1 "$WEIR" run -k stages.yaml
 for t in daemons loud closes steps junk; do out "^ $t +done"; done
@@ -85,6 +86,7 @@ out '^ e65 +FAILED.*exit status 65: its input data is wrong; see the log'
 count '^ e6[45] +tries again' 0
 count '^ e75 +tries again  stopped by itself with status 75, and it left no newer checkpoint than it had' 2
 out '^ e75 +FAILED'
+out '^ cards +FAILED.*it wants 65 GPUs and this machine has [0-9]+; change resources.gpus'
 count '^ e1 +tries again  exit status 1; see the log' 2
 out '^ e1 +FAILED.*exit status 1; see the log'
 out '   \| why'

@@ -47,8 +47,7 @@ TEST(nothing_is_seen_of_the_attempt_before)
 {
     static const char *const before[] = {
         ": > ../out/o",
-        "echo secret > ../out/o; echo secret > ../out/other; mkdir -p ../out/d/e; touch "
-        "../out/d/e/f",
+        "echo secret > ../out/o; echo secret > ../out/other; mkdir -p ../out/d/e; : > ../out/d/e/f",
         "touch .hidden x; mkdir -p a/b; touch a/b/c; chmod 0 x; chmod 500 a; : > ../out/o",
         "for i in 1 2 3; do mkdir ../tmp/$i; ln -s /nowhere ../tmp/$i/l; done; : > ../out/o",
         "for i in $(seq 300); do : > ../tmp/a-long-name-for-a-file-$i; done; : > ../out/o",
