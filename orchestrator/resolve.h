@@ -80,7 +80,7 @@ MUST_USE enum err_code resolve_results_tree(struct resolver *r, struct writer *w
 MUST_USE enum err_code resolver_save(struct resolver *r, struct err *err); /* writes the memo */
 /* --input has put something else in the place of what this input of the task (its entry k) refers to. */
 bool resolver_overridden(const struct resolver *r, int task, int input, int entry);
-const struct sources *resolver_sources(const struct resolver *r);
+struct sources *resolver_sources(const struct resolver *r);
 struct programs *resolver_programs(struct resolver *r);
 
 /* ---- reasons ---- */

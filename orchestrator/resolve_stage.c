@@ -172,7 +172,7 @@ enum err_code resolve_ready(struct resolver *r, int task, struct writer *w, stru
 
 /* ---- what callers share with the resolver ---- */
 
-const struct sources *resolver_sources(const struct resolver *r)
+struct sources *resolver_sources(const struct resolver *r)
 {
     return r->sources;
 }

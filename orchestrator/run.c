@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/os.h"
 #include "orchestrator/run_internal.h"
 #include "store/idset.h"
@@ -525,6 +526,19 @@ static enum err_code open_executor(struct run *r, struct err *err)
     return executor_local(&local, &r->executor, err);
 }
 
+/* What deb: and url: sources have resolved to stays so from now on.  A folder that cannot be written is no reason not to run. */
+static void pin_sources(struct run *r)
+{
+    struct err err = ERR_INIT;
+    bool changed, fetched = false;
+
+    for (size_t i = 0; i < r->p->source_count; i++)
+        fetched =
+            fetched || r->p->sources[i].kind == SOURCE_DEB || r->p->sources[i].kind == SOURCE_URL;
+    if (fetched && sources_lock(resolver_sources(r->resolver), &changed, &err))
+        log_line(LOG_WARN, "the lock file is not written, so sources are not pinned: %s", err.text);
+}
+
 static enum err_code open_all(struct run *r, struct err *err)
 {
     const struct resolver_options o = {
@@ -535,7 +549,9 @@ static enum err_code open_all(struct run *r, struct err *err)
     if (!rc)
         rc = resolver_new(r->st, r->ledger, r->p, &o, &r->resolver, err);
     if (!rc) /* a wrong param of the last stage is told before the first one runs */
-        rc = program_check(resolver_programs(r->resolver), r->p, NULL, err);
+        rc = program_check(resolver_programs(r->resolver), r->p, r->o->problems, err);
+    if (!rc)
+        pin_sources(r);
     if (!rc)
         rc = resolve_all(r->resolver, r->known, r->keyed, err);
     if (!rc)

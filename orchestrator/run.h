@@ -59,6 +59,8 @@ struct run_options {
     const json_t *
         said; /* what the user said (sets, profiles, selection ..): goes into run.begin and decides what is the same run */
     bool keep_going, altered /* publish does not move */, publish /* it does though */, offline;
+    struct buf *
+        problems; /* gets every line of what programs say is wrong with params, as pipeline_load; NULL */
     int64_t jobs;      /* 0: as many as fit */
     int64_t tick_ms;   /* 0: no RUN_TICK */
     bool quiet_cached; /* no RUN_ENDED for what was known at the start */

@@ -24,7 +24,7 @@ static size_t count_lines(const struct buf *lines)
 enum err_code run_judge_sources(struct run *r, struct err *err)
 {
     /* Which of them are needed is the resolver's to know: those have been entered. */
-    struct sources *sources = (struct sources *)(uintptr_t)resolver_sources(r->resolver);
+    struct sources *sources = resolver_sources(r->resolver);
     bool *wanted = mem_zero(r->p->source_count + 1, sizeof(*wanted));
     struct buf lines = {0};
     size_t n;

@@ -5,6 +5,7 @@
 
 #include "orchestrator/cli/commands.h"
 #include "orchestrator/pipeline_image.h"
+#include "orchestrator/program.h"
 
 /* ---- problems ---------------------------------------------------------------------------------- */
 
@@ -36,7 +37,7 @@ static json_t *problem_json(const char *line, size_t n)
 }
 
 /* To stderr as they are; with --json a line each to stdout.  Returns how many. */
-static size_t tell_problems(const struct cli *c, const struct buf *problems, struct err *err)
+size_t cli_tell_problems(const struct cli *c, const struct buf *problems, struct err *err)
 {
     size_t count = 0;
 
@@ -73,7 +74,7 @@ static enum err_code load(const struct cli *c, const char *file, const struct pi
     if (rc == ERR_INPUT || rc == ERR_USAGE) {
         struct err ignored = ERR_INIT; /* the problems matter more than a broken stdout */
 
-        count = tell_problems(c, &problems, &ignored);
+        count = cli_tell_problems(c, &problems, &ignored);
         if (count > PIPELINE_ERRORS_MAX) /* the last line says so */
             err_set(err, rc, "%s: %d problems, and maybe more", file, PIPELINE_ERRORS_MAX);
         else
@@ -146,6 +147,35 @@ static enum err_code check_profiles(const struct cli *c, const struct pipeline *
     return rc;
 }
 
+/* What programs say about their params can be asked where there is a store that keeps their answers. */
+static enum err_code check_programs(const struct cli *c, const struct pipeline *p, struct err *err)
+{
+    struct err none = ERR_INIT, ignored = ERR_INIT;
+    struct programs *programs = NULL;
+    struct store *st = NULL;
+    struct buf lines;
+    bool uses = false;
+    enum err_code rc = OK;
+
+    for (size_t i = 0; i < p->stage_count; i++)
+        uses = uses || p->stages[i].uses;
+    if (!uses || cli_open(c, STORE_WRITE, &st, &none))
+        return OK;
+    buf_init(&lines, 1 << 20);
+    rc = programs_new(st, &programs, err);
+    if (!rc)
+        rc = program_check(programs, p, &lines, err);
+    if (rc == ERR_INPUT && lines.n) {
+        const size_t n = cli_tell_problems(c, &lines, &ignored);
+
+        (void)err_set(err, rc, "%s: %zu problem%s", p->file, n, n == 1 ? "" : "s");
+    }
+    programs_free(programs);
+    store_close(st);
+    buf_release(&lines);
+    return rc;
+}
+
 static void summary(const struct pipeline *p)
 {
     size_t skipped = 0, profiles = 0;
@@ -173,6 +203,8 @@ static enum err_code check_run(struct cli *c, struct err *err)
 
     if (rc == OK && !cli_flag(c, "profile"))
         rc = check_profiles(c, p, err);
+    if (rc == OK)
+        rc = check_programs(c, p, err);
     if (rc == OK && c->json) {
         rc = pipeline_json(p, &json, err);
         if (rc == OK)

@@ -53,6 +53,9 @@ MUST_USE enum err_code cli_pipeline(const struct cli *c, const char *file, struc
         "input", 0, "TASK.INPUT=WHAT...",                                                          \
             "another input: a path, a ref, a digest or RUN:STAGE.OUTPUT"                           \
     }
+/* Lines of problems to stderr, with --json as JSON to stdout; returns how many. */
+size_t cli_tell_problems(const struct cli *c, const struct buf *problems, struct err *err);
+
 struct selection;
 struct ledger;
 MUST_USE enum err_code cli_selection(const struct cli *c, const struct pipeline *p,

@@ -106,7 +106,9 @@ static enum err_code run_loaded(struct cli *c, struct store *st, const struct pi
     struct selection s = {0};
     struct live live;
     struct run_report report = {0};
-    struct run_options o = {.keep_going = cli_flag(c, "keep-going"),
+    struct buf problems;
+    struct run_options o = {.problems = &problems,
+                            .keep_going = cli_flag(c, "keep-going"),
                             .publish = cli_flag(c, "publish"),
                             .offline = cli_flag(c, "offline"),
                             .on_event = live_event,
@@ -114,6 +116,7 @@ static enum err_code run_loaded(struct cli *c, struct store *st, const struct pi
     json_t *what = said(c);
     enum err_code rc;
 
+    buf_init(&problems, 1 << 20);
     read_asked(c, &a);
     rc = select_tasks(p,
                       &(struct select_options){.only = a.only,
@@ -135,6 +138,12 @@ static enum err_code run_loaded(struct cli *c, struct store *st, const struct pi
         o.quiet_cached = !c->json && p->task_count > 100;
         rc = run_pipeline(st, p, &o, &report, err);
         live_end(&live);
+        if (rc == ERR_INPUT && problems.n) {
+            struct err shown = ERR_INIT;
+            const size_t n = cli_tell_problems(c, &problems, &shown);
+
+            (void)err_set(err, rc, "%s: %zu problem%s", p->file, n, n == 1 ? "" : "s");
+        }
         if (report.run) {
             struct err shown = ERR_INIT;
             const enum err_code said_rc = live_summary(&live, &report, rc ? &shown : err);
@@ -142,6 +151,7 @@ static enum err_code run_loaded(struct cli *c, struct store *st, const struct pi
             rc = rc ? rc : said_rc;
         }
     }
+    buf_release(&problems);
     json_decref(what);
     select_release(&s);
     release_asked(&a);

@@ -138,6 +138,15 @@ echo '{"weir":"lock/1"' >train.lock
 want 65 "weir lock --update" "$weir" lock
 seq 1 20000 >"$work/www/numbers.txt"
 want 0 "train.lock: written" "$weir" lock --update
+
+step "a run pins what it fetched, and the next one fetches nothing"
+rm train.lock
+want 0 "1 run" "$weir" run train.yaml
+[ "$(jq -r .sources.pictures.version train.lock)" = 2.0-1 ] || fail "the run wrote no lock file"
+asked=$(wc -l <"$work/apt.log")
+want 0 "1 reused" "$weir" run train.yaml
+[ "$(wc -l <"$work/apt.log")" = "$asked" ] || fail "the second run fetched again"
+
 step "nothing to lock"
 printf 'weir: 1\nname: small\nstages:\n  a: {run: ["true"], outputs: [x]}\n' >small.yaml
 want 0 "nothing to lock" "$weir" lock small.yaml
