@@ -86,13 +86,12 @@ static int64_t difference(const struct twin *a, const struct twin *b, int dx, in
         if (y + dy < 0 || y + dy >= TWIN_SIDE)
             continue;
         for (int x = 0; x < TWIN_SIDE; x++) {
-            const uint8_t *p = a->rgb + 3 * (y * TWIN_SIDE + x);
-            const uint8_t *q = b->rgb + 3 * ((y + dy) * TWIN_SIDE + x + dx);
+            const int here = 3 * (y * TWIN_SIDE + x), there = here + 3 * (dy * TWIN_SIDE + dx);
 
             if (x + dx < 0 || x + dx >= TWIN_SIDE)
                 continue;
             for (int c = 0; c < 3; c++)
-                sum += abs(p[c] - q[c]);
+                sum += abs(a->rgb[here + c] - b->rgb[there + c]);
             n += 3;
         }
     }

@@ -112,8 +112,10 @@ static enum err_code check_value(const struct stage_param *p, json_t *params, st
     if (!has_type(p->type, v))
         return err_set(err, ERR_USAGE, "parameter %s is to be %s %s: %s", p->name, article(p->type),
                        type_words[p->type], p->help);
-    if (p->type == STAGE_INT && json_is_real(v))
-        CHECK(json_object_set_new(params, p->name, json_integer((int64_t)json_real_value(v))) == 0);
+    if (p->type == STAGE_INT && json_is_real(v)) {
+        v = json_integer((int64_t)json_real_value(v));
+        CHECK(json_object_set_new(params, p->name, v) == 0); /* the old value is gone */
+    }
     if (p->choices && !among(p->choices, json_string_value(v)))
         return err_set(err, ERR_USAGE, "parameter %s: '%.100s' is no choice; it may be %s", p->name,
                        json_string_value(v), p->choices);

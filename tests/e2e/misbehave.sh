@@ -99,7 +99,7 @@ out '^ absent +FAILED.*could not start nosuch-program: No such file or directory
 out "^ removes +FAILED.*output 'x' is not there"
 out '^ link +FAILED.*its output cannot be kept'
 out '^ nothing +FAILED.*killed by signal 9'
-err '^weir: error: run-1: [0-9]+ of 17 tasks failed$'
+err '^weir: error: run-1: [0-9]+ of 18 tasks failed$'
 [ -z "$(left_behind)" ] || fail "processes are left behind"
 [ -z "$(ls .weir/tasks)" ] || fail "folders of attempts are left behind"
 "$WEIR" fsck --quiet || fail "the store is not whole"
