@@ -339,11 +339,32 @@ static enum err_code add(struct tree *t, const char *name, enum obj_kind kind,
     return tree_add(t, &e, 0, err);
 }
 
-static enum err_code add_blob(struct writer *w, struct tree *t, const char *name,
+/* What is too large for one record goes the way of large files: the events of a hundred thousand tasks. */
+static enum err_code put_large(struct run *r, struct writer *w, const struct buf *text,
+                               struct digest *id, struct err *err)
+{
+    int64_t size;
+    int dir = -1, fd = -1;
+    enum err_code rc = os_open_dir(AT_FDCWD, r->st->root, &dir, err);
+
+    if (!rc)
+        rc = os_open(dir, ".", O_TMPFILE | O_RDWR, 0600, &fd, err);
+    if (!rc)
+        rc = os_write(fd, text->p, text->n, err);
+    if (!rc)
+        rc = writer_put_file(w, fd, "events of a run", id, &size, err);
+    os_close_quiet(&fd);
+    os_close_quiet(&dir);
+    return rc;
+}
+
+static enum err_code add_blob(struct run *r, struct writer *w, struct tree *t, const char *name,
                               const struct buf *text, struct err *err)
 {
     struct digest id;
-    enum err_code rc = writer_put(w, OBJ_BLOB, text->p ? text->p : "", text->n, &id, err);
+    enum err_code rc = text->n > CODEC_RAW_MAX
+                           ? put_large(r, w, text, &id, err)
+                           : writer_put(w, OBJ_BLOB, text->p ? text->p : "", text->n, &id, err);
 
     return rc ? rc : add(t, name, OBJ_BLOB, &id, (int64_t)text->n, err);
 }
@@ -483,7 +504,7 @@ static enum err_code add_about(struct run *r, struct writer *w, struct tree *top
     buf_init(&text, LEDGER_EVENT_MAX);
     rc = json_canonical(v, &text, err);
     if (!rc)
-        rc = add_blob(w, top, "run.json", &text, err);
+        rc = add_blob(r, w, top, "run.json", &text, err);
     json_decref(v);
     buf_release(&text);
     return rc;
@@ -505,12 +526,12 @@ static enum err_code put_run(struct run *r, struct writer *w, struct digest *id,
     if (!rc)
         rc = os_read_file(AT_FDCWD, r->p->file, PIPELINE_BYTES_MAX, &text, err);
     if (!rc)
-        rc = add_blob(w, &top, "pipeline.yaml", &text, err);
+        rc = add_blob(r, w, &top, "pipeline.yaml", &text, err);
     buf_clear(&text);
     if (!rc)
         rc = ledger_export(r->ledger, r->number, &text, err);
     if (!rc)
-        rc = add_blob(w, &top, "events", &text, err);
+        rc = add_blob(r, w, &top, "events", &text, err);
     if (!rc)
         rc = add_about(r, w, &top, err);
     if (!rc)

@@ -145,6 +145,24 @@ status 0 "$WEIR" run slow.yaml
 grep -q 'one .*cached' out.txt || { cat out.txt; fail "work before the kill is lost"; }
 "$WEIR" fsck --quiet
 
+# Events of more bytes than one record of the store takes: params are part of them.
+cat >wide.yaml <<'X'
+weir: 1
+name: wide
+params: {text: []}
+stages:
+  t:
+    run: [sh, -c, "echo {params.k} > $WEIR_OUTPUT_X"]
+    matrix: {i: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], k: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]}
+    outputs: [x]
+    params: {k: "${matrix.i} ${matrix.k}", list: "${params.text}"}
+X
+{ printf 'text: ['; for _ in $(seq 100); do printf '"%01000d", ' 0; done; printf ']\n'; } >wide.params
+status 0 "$WEIR" run wide.yaml --param-file wide.params
+grep -q '^196 run, 0 reused' out.txt || { cat out.txt; fail "a run with many bytes of events"; }
+[ "$("$WEIR" show --json | wc -c)" -gt 1000 ] || fail "it cannot be shown"
+"$WEIR" fsck --quiet
+
 status 65 "$WEIR" run missing.yaml
 printf 'weir: 1\nname: x\nstages:\n  a: {run: "true", outputs: [o], inptus: {}}\n' >typo.yaml
 status 65 "$WEIR" run typo.yaml
