@@ -52,7 +52,7 @@ TEST(nothing_is_seen_of_the_attempt_before)
         "for i in 1 2 3; do mkdir ../tmp/$i; ln -s /nowhere ../tmp/$i/l; done; : > ../out/o",
         "for i in $(seq 300); do : > ../tmp/a-long-name-for-a-file-$i; done; : > ../out/o",
         "mkdir ../ckpt/half ../mine; touch ../mine/x ../log.old ../result.json.tmp; : > ../out/o",
-        "mkfifo ../work/p ../q; ln -s work ../w; : > ../out/o",
+        "mkfifo p ../q; ln -s work ../w; : > ../out/o",
         "rm ../task.json ../attempt.json; : > ../out/o",
     };
     struct rig r;
